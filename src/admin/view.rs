@@ -1,0 +1,1 @@
+//! ● The JSON a status is made of, read from a Table.

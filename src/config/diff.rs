@@ -1,0 +1,1 @@
+//! ● Two configurations → what a reload would change, in order.

@@ -1,0 +1,1 @@
+//! ● The shape of the YAML file (private to this folder).

@@ -1,0 +1,1 @@
+//! ● The YAML crate, hidden: the one file that names it.

@@ -1,0 +1,1 @@
+//! ● Which pool should serve, for one moment.

@@ -1,0 +1,1 @@
+//! ● When an endpoint is probed next.

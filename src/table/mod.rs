@@ -1,0 +1,160 @@
+//! ● The snapshot every worker reads: listeners with their routes, services with the pool that
+//! serves, pools with the endpoints that may be picked. Immutable; a unit of work loads it once.
+//!
+//! Identities and live counters ([`counters`]) survive from table to table behind an `Arc`.
+
+pub mod build;
+pub mod counters;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::balance::Candidates;
+use crate::config;
+use crate::failover::Cause;
+use crate::health::Verdict;
+use crate::route::Routes;
+
+use counters::{EndpointCounters, ListenerCounters, RouteCounters, ServiceCounters};
+
+/// What all workers read. Cloning copies pointers only.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Counts the configurations applied, from 1.
+    pub generation: u64,
+    /// Counts the tables published, from 1.
+    pub version: u64,
+    pub config: Arc<config::Config>,
+    pub listeners: Arc<[Arc<Listener>]>,
+    /// In the order of the configuration; a route's target indexes it.
+    pub services: Vec<Arc<Service>>,
+}
+
+#[derive(Debug)]
+pub struct Listener {
+    /// Never reused while the process lives; what a worker's accept loop carries.
+    pub id: ListenerId,
+    pub config: Arc<config::Listener>,
+    pub routes: Routes<Target>,
+    pub counters: Arc<ListenerCounters>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(pub u32);
+
+/// Where a route leads.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Index into [`Table::services`].
+    pub service: u32,
+    /// Shared by all routes of one listener to one service.
+    pub counters: Arc<RouteCounters>,
+}
+
+#[derive(Debug)]
+pub struct Service {
+    pub config: Arc<config::Service>,
+    /// In order of priority, as configured.
+    pub pools: Box<[Arc<Pool>]>,
+    /// Index of the pool that serves.
+    pub serving: usize,
+    /// When it began to serve, and why.
+    pub since: Duration,
+    pub cause: Cause,
+    /// Pools a request tries in turn: the serving one, then the other available ones by priority.
+    /// With nothing available and `when_none: try_all`: all of them.
+    pub order: Box<[usize]>,
+    /// No pool is available: requests go out unverified, or are answered with 503.
+    pub none_available: bool,
+    pub counters: Arc<ServiceCounters>,
+}
+
+#[derive(Debug)]
+pub struct Pool {
+    pub config: Arc<config::Pool>,
+    pub endpoints: Box<[Arc<Endpoint>]>,
+    /// One for each endpoint, at the same index.
+    pub verdicts: Box<[Verdict]>,
+    /// Endpoints that may be picked: those not down; all of them where the service tries all.
+    pub candidates: Candidates,
+    /// At least `min_healthy` endpoints are up.
+    pub available: bool,
+}
+
+/// One address and port, with what must survive a change of table.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub id: EndpointId,
+    pub service: Arc<str>,
+    pub pool: Arc<str>,
+    pub config: Arc<config::Endpoint>,
+    /// Requests in flight, all workers together.
+    in_flight: AtomicU32,
+    pub counters: EndpointCounters,
+}
+
+/// Slot: dense, reused after an endpoint is gone. Serial: never reused. Two ids are the same
+/// endpoint only if both agree, so what a worker keeps by slot cannot outlive its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId {
+    pub slot: u32,
+    pub serial: u32,
+}
+
+impl Table {
+    pub fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
+        self.listeners.iter().find(|listener| listener.id == id)
+    }
+
+    pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.iter().find(|service| &*service.config.name == name)
+    }
+
+    /// Every endpoint with its verdict.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Arc<Endpoint>, Verdict)> {
+        self.services
+            .iter()
+            .flat_map(|service| service.pools.iter())
+            .flat_map(|pool| pool.endpoints.iter().zip(pool.verdicts.iter()).map(|(e, v)| (e, *v)))
+    }
+}
+
+impl Endpoint {
+    pub fn new(
+        id: EndpointId,
+        service: Arc<str>,
+        pool: Arc<str>,
+        config: Arc<config::Endpoint>,
+        workers: usize,
+    ) -> Self {
+        let counters = EndpointCounters::new(workers);
+        Self { id, service, pool, config, in_flight: AtomicU32::new(0), counters }
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts one request in flight until the guard is dropped.
+    pub fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+}
+
+/// One request in flight at an endpoint.
+#[derive(Debug)]
+pub struct InFlight(Arc<Endpoint>);
+
+impl InFlight {
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

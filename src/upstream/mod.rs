@@ -1,0 +1,3 @@
+//! ○ Connections to endpoints: opened ([`connect`]), kept idle, leased for one request.
+
+pub mod connect;
