@@ -1,1 +1,2 @@
-//! ○ (being built)
+//! ○ The system calls that need `unsafe`, each with the reason; everything else goes through rustix
+//! and socket2.
