@@ -164,25 +164,13 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts one request in flight until the guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> InFlight {
+    /// One more request in flight. Called by the guard in `upstream` alone, which calls
+    /// [`Endpoint::leave`] when it is dropped.
+    pub fn enter(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
     }
-}
 
-/// One request in flight at an endpoint.
-#[derive(Debug)]
-pub struct InFlight(Arc<Endpoint>);
-
-impl InFlight {
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    pub fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
