@@ -151,7 +151,8 @@ fn what_a_reload_keeps_keeps_its_identity_and_counters() {
     let web = &table.listeners[0];
     table.services[0].counters.workers.of(0).retries.increment();
     web.targets[0].counters.workers.of(1).codes.increment(200);
-    let guard = table.services[0].pools[0].endpoints[0].enter();
+    let busy = &table.services[0].pools[0].endpoints[0];
+    busy.enter();
     // The service comes second now, one endpoint is gone, one new, one has another weight.
     let hot = config::Pool {
         endpoints: vec![endpoint("10.0.1.9:80", 1), endpoint(HOT, 7)],
@@ -166,7 +167,7 @@ fn what_a_reload_keeps_keeps_its_identity_and_counters() {
     let app = next.service("app").unwrap();
     assert!(Arc::ptr_eq(&app.counters, &table.services[0].counters));
     let kept = &app.pools[0].endpoints[1];
-    assert!(Arc::ptr_eq(kept, guard.endpoint()) && kept.in_flight() == 1);
+    assert!(Arc::ptr_eq(kept, busy) && kept.in_flight() == 1);
     let counters: Vec<_> = next.listeners[0].targets.iter().map(|t| t.service).collect();
     assert_eq!(counters, [1, 0]);
     assert!(Arc::ptr_eq(&next.listeners[0].targets[0].counters, &web.targets[0].counters));
