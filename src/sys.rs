@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! ○ The system calls that need `unsafe`, each with its reason.
 #![expect(unsafe_code, reason = "TCP_INFO is offered by no safe crate in the tree")]
 
@@ -82,7 +81,3 @@ mod tests {
         assert_eq!(tcp_progress(&client).unwrap(), TcpProgress { closed: true, bytes_acked: 1 });
     }
 }
-=======
-//! ○ The system calls that need `unsafe`, each with the reason; everything else goes through rustix
-//! and socket2.
->>>>>>> shell
