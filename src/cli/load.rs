@@ -7,8 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::config::check::{CertificateFacts, Checked, Diagnostic, Problem, Severity, World, check};
 use crate::config::Secret;
+use crate::config::check::{
+    CertificateFacts, Checked, Diagnostic, Problem, Severity, World, check,
+};
 use crate::tls::inspect;
 
 /// Reads and checks the configuration in `path`. Blocks, for host names on the resolver.

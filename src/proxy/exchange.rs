@@ -179,11 +179,7 @@ async fn attempts<C: Client>(
 }
 
 /// A connection to the next endpoint. What fails here was not sent and moves on at once.
-async fn obtain<C: Client>(
-    local: &Local,
-    client: &C,
-    call: &mut Call,
-) -> Result<Lease, Ended> {
+async fn obtain<C: Client>(local: &Local, client: &C, call: &mut Call) -> Result<Lease, Ended> {
     loop {
         refresh(local, call);
         let Some(chosen) = pick::choose(local, &call.table, call.service, &call.tried) else {
@@ -243,7 +239,8 @@ async fn attempt<C: Client>(
     };
     ticket.wait_for(Some(chosen.endpoint().id));
     let stream = &mut lease.connection.stream;
-    let head = wait_for_head(local, ticket, client, stream, &mut buffer, call.method, response, waiting);
+    let head =
+        wait_for_head(local, ticket, client, stream, &mut buffer, call.method, response, waiting);
     let head = head.await;
     lease.connection.written += client.upload().wire_bytes;
     ticket.wait_for(None);
@@ -253,8 +250,15 @@ async fn attempt<C: Client>(
             call.first_byte = call.wants_times.then(crate::clock::now);
             client.begin_download(response, &buffer.bytes()[..length], length);
             Attempt::Ended(
-                deliver(local, ticket, client, &mut lease.connection.stream, &mut buffer, timeouts.idle)
-                    .await,
+                deliver(
+                    local,
+                    ticket,
+                    client,
+                    &mut lease.connection.stream,
+                    &mut buffer,
+                    timeouts.idle,
+                )
+                .await,
             )
         }
         Err(failure) => failure.into_attempt(local, client, lease).await,
@@ -416,7 +420,10 @@ impl HeadFailure {
             }
             Self::Deadline => {
                 cells.errors[UpstreamError::Timeout as usize].increment();
-                return Attempt::Failed { error: UpstreamError::Timeout, progress: Progress::Answered };
+                return Attempt::Failed {
+                    error: UpstreamError::Timeout,
+                    progress: Progress::Answered,
+                };
             }
             Self::Down => {
                 cells.errors[UpstreamError::Timeout as usize].increment();
@@ -508,7 +515,9 @@ fn failed<C: Client>(
 ) -> Option<Ended> {
     call.last_error = Some(error);
     let id = lease.chosen().endpoint().id;
-    if error == UpstreamError::Malformed || error == UpstreamError::Timeout && progress == Progress::Answered {
+    if error == UpstreamError::Malformed
+        || error == UpstreamError::Timeout && progress == Progress::Answered
+    {
         let loss = if error == UpstreamError::Malformed { Loss::Malformed } else { Loss::Timeout };
         return Some(Ended::Unanswered(lose(local, call, loss)));
     }

@@ -60,7 +60,9 @@ enum Head {
     Complete,
     Refused(RequestError),
     /// No request came, or not all of it in time.
-    Late { begun: bool },
+    Late {
+        begun: bool,
+    },
     Closed,
 }
 
@@ -491,8 +493,7 @@ impl Side {
         self.up.begin(self.request.body(), false, self.head);
         let Self { stream, buffer, up, head, body_max, .. } = self;
         let (keep, body_max) = (*head, *body_max);
-        let source =
-            Source { stream, buffer, store: &local.store, keep, replay: false, body_max };
+        let source = Source { stream, buffer, store: &local.store, keep, replay: false, body_max };
         up.skip_buffered(&source)
     }
 }
@@ -555,8 +556,7 @@ impl Client for Side {
         }
         if !self.down.has_lead() {
             let lead = self.down.begin(Body::Empty, false, 0);
-            let edits =
-                ResponseEdits { client: Version::Http11, keep_alive: true, chunked: false };
+            let edits = ResponseEdits { client: Version::Http11, keep_alive: true, chunked: false };
             forward::response(lead, response, head, &edits);
         }
         self.down.poll_lead(cx, &mut self.stream)

@@ -183,11 +183,7 @@ impl Pump {
     }
 
     /// Writes the head alone.
-    pub fn poll_lead(
-        &mut self,
-        cx: &mut Context<'_>,
-        sink: &mut Stream,
-    ) -> Poll<io::Result<()>> {
+    pub fn poll_lead(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> Poll<io::Result<()>> {
         while self.has_lead() {
             ready!(self.poll_write(cx, &Buffer::default(), sink))?;
         }
@@ -310,8 +306,7 @@ impl Pump {
         }
         source.buffer.ensure(source.store);
         self.make_room(source);
-        let count =
-            ready!(source.buffer.poll_fill(cx, source.stream)).map_err(Broken::Source)?;
+        let count = ready!(source.buffer.poll_fill(cx, source.stream)).map_err(Broken::Source)?;
         if count == 0 {
             if !self.decoder.may_close() {
                 return Poll::Ready(Err(Broken::Source(io::ErrorKind::UnexpectedEof.into())));

@@ -310,8 +310,8 @@ async fn handshake(
     match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             count(local, id, |cells| cells.handshakes.increment());
-            let resumed = stream.get_ref().1.handshake_kind()
-                == Some(rustls::HandshakeKind::Resumed);
+            let resumed =
+                stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
             if resumed {
                 count(local, id, |cells| cells.handshakes_resumed.increment());
             }

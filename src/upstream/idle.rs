@@ -80,7 +80,8 @@ impl Idle {
             if is_gone(EndpointId { slot: index as u32, serial: slot.serial }) {
                 slot.kept = Vec::new();
             }
-            slot.kept.retain(|kept| kept.expires > now_millis && !kept.connection.stream.has_input());
+            slot.kept
+                .retain(|kept| kept.expires > now_millis && !kept.connection.stream.has_input());
         }
     }
 
