@@ -86,7 +86,7 @@ fn pool(name: &str, net: u8) -> Pool {
         host: None,
         status: vec![(200, 299)],
         body_contains: None,
-        headers: vec![("authorization".to_owned(), "Bearer hidden".to_owned())],
+        headers: vec![("x-cluster-id".to_owned(), "hot".to_owned())],
     };
     let check = HealthCheck {
         kind: CheckKind::Http(http),

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Entry;
+use crate::observe::calendar::{date, digits};
 
 /// Bytes of one field that are written; a peer's longer one is cut, so that a line has a bound.
 const MOST_FIELD: usize = 4096;
@@ -99,13 +100,6 @@ fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
     digits(out, micros % 1000, 3);
 }
 
-/// `count` decimal digits with leading zeros.
-fn digits(out: &mut Vec<u8>, value: u64, count: u32) {
-    for power in (0..count).rev() {
-        out.push(b'0' + (value / 10u64.pow(power) % 10) as u8);
-    }
-}
-
 fn address(out: &mut Vec<u8>, address: IpAddr) {
     use std::io::Write;
     // An IPv4 client of a dual-stack socket is an IPv4 client. Writing to a vector cannot fail.
@@ -181,17 +175,4 @@ impl Timestamp {
         self.text.push(b'Z');
         &self.text
     }
-}
-
-/// Seconds since 1970 as `2026-11-20T12:34:56`.
-fn date(out: &mut Vec<u8>, seconds: u64) {
-    let (year, month, day) = crate::observe::civil(seconds / 86_400);
-    let of_day = seconds % 86_400;
-    let parts = [(year, 4, b'-'), (month, 2, b'-'), (day, 2, b'T')];
-    let times = [(of_day / 3600, 2, b':'), (of_day / 60 % 60, 2, b':')];
-    for (value, count, after) in parts.into_iter().chain(times) {
-        digits(out, value, count);
-        out.push(after);
-    }
-    digits(out, of_day % 60, 2);
 }
