@@ -1,2 +1,3 @@
 //! ○ (being built)
+pub mod control;
 pub mod load;
