@@ -1,6 +1,6 @@
 //! ● Host patterns: exact names, wildcards by their suffix, every host.
 
-use super::index::{Hash, Index};
+use super::index::{Index, hash_of_any_case};
 use crate::config::HostPattern;
 
 /// Number of a pattern; [`EVERY`] is the one that matches every host.
@@ -15,6 +15,8 @@ const LONGEST_NAME: usize = 255;
 pub(super) struct Hosts {
     patterns: Vec<Pattern>,
     index: Index,
+    /// Bytes of the longest suffix of a wildcard; longer suffixes of a name are not looked up.
+    longest_suffix: usize,
 }
 
 #[derive(Debug)]
@@ -35,7 +37,7 @@ enum Kind {
 impl Default for Hosts {
     fn default() -> Self {
         let every = Pattern { kind: Kind::Wildcard, name: Box::default(), parent: None };
-        Self { patterns: vec![every], index: Index::default() }
+        Self { patterns: vec![every], index: Index::default(), longest_suffix: 0 }
     }
 }
 
@@ -48,21 +50,23 @@ impl Hosts {
             Some(HostPattern::Wildcard(suffix)) => (Kind::Wildcard, suffix),
         };
         let name = name.as_bytes();
-        let hash = name.iter().rev().fold(Hash::new(0), |hash, byte| lower(hash, *byte));
-        if let Some(known) = self.get(hash, kind, name) {
+        if let Some(known) = self.get(kind, name) {
             return known;
         }
+        if kind == Kind::Wildcard {
+            self.longest_suffix = self.longest_suffix.max(name.len());
+        }
         let id = self.patterns.len() as HostId;
+        self.index.insert(hash_of_any_case(kind as u64, name), id);
         let name = name.to_ascii_lowercase().into();
         self.patterns.push(Pattern { kind, name, parent: Some(EVERY) });
-        self.index.insert(of_kind(hash, kind), id);
         id
     }
 
     /// Finds each pattern's next less specific one; to be called once all are known.
     pub(super) fn link(&mut self) {
         for id in 1..self.patterns.len() {
-            let parent = self.wildcard(&self.patterns[id].name).0;
+            let parent = self.wildcard(&self.patterns[id].name);
             self.patterns[id].parent = Some(parent);
         }
     }
@@ -73,41 +77,25 @@ impl Hosts {
         if self.patterns.len() == 1 || host.len() > LONGEST_NAME {
             return EVERY;
         }
-        let (wildcard, hash) = self.wildcard(host);
-        self.get(hash, Kind::Exact, host).unwrap_or(wildcard)
+        self.get(Kind::Exact, host).unwrap_or_else(|| self.wildcard(host))
     }
 
     pub(super) fn less_specific(&self, id: HostId) -> Option<HostId> {
         self.patterns[id as usize].parent
     }
 
-    /// The wildcard with the longest suffix that matches `name`, and the hash of the whole name.
-    /// Names are hashed from the end, so that one pass meets every suffix.
-    fn wildcard(&self, name: &[u8]) -> (HostId, Hash) {
-        let mut found = EVERY;
-        let mut hash = Hash::new(0);
-        for (at, byte) in name.iter().enumerate().rev() {
-            // A suffix needs a label before it: `.example.com` has none.
-            if *byte == b'.' && at > 0 {
-                found = self.get(hash, Kind::Wildcard, &name[at + 1..]).unwrap_or(found);
-            }
-            hash = lower(hash, *byte);
-        }
-        (found, hash)
+    /// The wildcard with the longest suffix that matches `name`.
+    fn wildcard(&self, name: &[u8]) -> HostId {
+        // A suffix needs a label before it: `.example.com` has none.
+        let first = name.len().saturating_sub(self.longest_suffix + 1).max(1);
+        let dots = (first..name.len()).filter(|at| name[*at] == b'.');
+        dots.filter_map(|dot| self.get(Kind::Wildcard, &name[dot + 1..])).next().unwrap_or(EVERY)
     }
 
-    fn get(&self, hash: Hash, kind: Kind, name: &[u8]) -> Option<HostId> {
-        self.index.get(of_kind(hash, kind), |id| {
+    fn get(&self, kind: Kind, name: &[u8]) -> Option<HostId> {
+        self.index.get(hash_of_any_case(kind as u64, name), |id| {
             let pattern = &self.patterns[id as usize];
             pattern.kind == kind && pattern.name.eq_ignore_ascii_case(name)
         })
     }
-}
-
-fn lower(hash: Hash, byte: u8) -> Hash {
-    hash.byte(byte.to_ascii_lowercase())
-}
-
-fn of_kind(hash: Hash, kind: Kind) -> Hash {
-    hash.byte(kind as u8)
 }

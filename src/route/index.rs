@@ -1,31 +1,38 @@
 //! ● A hash index made once and probed ever after.
 //!
-//! Keys are hashed as they are walked (FNV-1a), so one pass over a path asks at each of its
-//! borders. Unseeded on purpose: keys come from the configuration alone. What peers send is only
-//! looked up, and a lookup walks no further than the longest run of occupied slots, which with half
-//! of the slots free is short and does not depend on the peer.
+//! Unseeded on purpose: keys come from the configuration alone. What peers send is only looked up,
+//! and a lookup walks no further than the longest run of occupied slots, which with half of the
+//! slots free is short and does not depend on the peer.
 
-/// FNV-1a, one byte at a time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Hash(u64);
+/// Spreads bits by multiplication: the golden ratio, as Fibonacci hashing has it.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-impl Hash {
-    pub(super) fn new(seed: u32) -> Self {
-        Self(0xcbf2_9ce4_8422_2325).and(seed.to_le_bytes())
-    }
+/// The bit in which letters of either case differ. Some other bytes become equal by it too, which
+/// a hash may do.
+const CASE: u64 = 0x2020_2020_2020_2020;
 
-    pub(super) fn and(self, bytes: impl IntoIterator<Item = u8>) -> Self {
-        bytes.into_iter().fold(self, Self::byte)
-    }
+/// Hash of `bytes` under `seed`, eight at a time.
+pub(super) fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    words(seed, bytes, 0)
+}
 
-    pub(super) fn byte(self, byte: u8) -> Self {
-        Self((self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
-    }
+/// The same for bytes that differ in the case of letters.
+pub(super) fn hash_of_any_case(seed: u64, bytes: &[u8]) -> u64 {
+    words(seed, bytes, CASE)
+}
 
-    /// FNV's low bits are weak for short keys; folding and one more multiplication spreads them.
-    fn finish(self) -> u64 {
-        (self.0 ^ (self.0 >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
+fn words(seed: u64, bytes: &[u8], fold: u64) -> u64 {
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let start = (seed ^ (bytes.len() as u64).rotate_left(32)).wrapping_mul(SPREAD);
+    let mixed =
+        chunks.iter().fold(start, |hash, chunk| mix(hash, u64::from_le_bytes(*chunk) | fold));
+    let rest = rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let all = mix(mixed, rest | fold);
+    (all ^ (all >> 32)).wrapping_mul(SPREAD)
+}
+
+fn mix(hash: u64, word: u64) -> u64 {
+    (hash.rotate_left(23) ^ word).wrapping_mul(SPREAD)
 }
 
 /// Hash → number of an entry; the entries and their keys are the owner's.
@@ -45,14 +52,13 @@ struct Slot {
 
 impl Index {
     /// The entry with this hash whose key `is` the one looked for.
-    pub(super) fn get(&self, hash: Hash, is: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(super) fn get(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
         if self.slots.is_empty() {
             return None;
         }
-        let finished = hash.finish();
-        let mut at = self.start(finished);
+        let mut at = self.start(hash);
         while let Some(slot) = self.slots[at] {
-            if slot.hash == finished && is(slot.entry) {
+            if slot.hash == hash && is(slot.entry) {
                 return Some(slot.entry);
             }
             at = self.after(at);
@@ -61,11 +67,11 @@ impl Index {
     }
 
     /// Adds an entry whose key is not in the index yet.
-    pub(super) fn insert(&mut self, hash: Hash, entry: u32) {
+    pub(super) fn insert(&mut self, hash: u64, entry: u32) {
         if self.slots.len() < (self.occupied + 1) * 2 {
             self.grow();
         }
-        self.place(Slot { hash: hash.finish(), entry });
+        self.place(Slot { hash, entry });
         self.occupied += 1;
     }
 
@@ -85,8 +91,8 @@ impl Index {
         self.slots[at] = Some(slot);
     }
 
-    fn start(&self, finished: u64) -> usize {
-        (finished >> 32) as usize & (self.slots.len() - 1)
+    fn start(&self, hash: u64) -> usize {
+        (hash >> 32) as usize & (self.slots.len() - 1)
     }
 
     fn after(&self, at: usize) -> usize {

@@ -1,8 +1,9 @@
 //! ● Host and path → target. Most specific host, then longest path prefix.
 //!
 //! Knows nothing of services or tables: a target is whatever the caller stores. Cost does not grow
-//! with the number of routes but with the length of host and path: one pass over the host, one
-//! pass over the path no further than the host's longest prefix, one probe at each border.
+//! with the number of routes: one probe of an index for the name, one for each of its suffixes that
+//! is no longer than a configured one, one for each cut of the path at a segment border where the
+//! host has a prefix of just that length.
 //!
 //! Of all rules that match both the host and the path of a request, the one with the most specific
 //! host wins: the exact name, then the wildcard with the longest suffix, then the rules for every
