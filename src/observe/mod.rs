@@ -3,6 +3,9 @@
 pub mod access_log;
 pub mod metrics;
 
+#[cfg(test)]
+pub(crate) mod fixture;
+
 /// Days since 1970-01-01 → year, month, day (Howard Hinnant, "chrono-compatible low-level date
 /// algorithms"; years are counted from March, in eras of 400 years).
 pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
