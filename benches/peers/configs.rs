@@ -21,7 +21,7 @@ pub(crate) enum Peer {
     Baseline,
     /// HAProxy as packaged by the distribution
     Haproxy,
-    /// the same with `option splice-auto`, for large bodies
+    /// the same with `option splice-response`, for large plain bodies
     HaproxySplice,
     /// nginx as packaged by the distribution
     Nginx,
@@ -71,7 +71,7 @@ impl Site<'_> {
         match peer {
             Peer::Standfast | Peer::Baseline => ("standfast.yaml", self.standfast()),
             Peer::Haproxy => ("haproxy.cfg", self.haproxy("")),
-            Peer::HaproxySplice => ("haproxy.cfg", self.haproxy("    option splice-auto\n")),
+            Peer::HaproxySplice => ("haproxy.cfg", self.haproxy("    option splice-response\n")),
             Peer::Nginx => ("nginx.conf", self.nginx()),
         }
     }

@@ -96,10 +96,10 @@ fn measure(
         connections: workload.connections(),
         total: workload.connections(),
     })?;
-    engine.run_for(WARM_UP)?;
+    engine.spin_for(WARM_UP)?;
     engine.reset_counts();
     let before = cpu::Usage::read(proxy.pids(), args.cores())?;
-    engine.run_for(Duration::from_secs_f64(args.seconds))?;
+    engine.spin_for(Duration::from_secs_f64(args.seconds))?;
     let spent = cpu::Usage::read(proxy.pids(), args.cores())?.since(&before);
     let counts = engine.counts();
     if counts.requests == 0 {

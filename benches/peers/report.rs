@@ -27,9 +27,9 @@ pub(crate) struct Sample {
     closed: u64,
     /// CPU time of the proxy per request, in microseconds.
     cpu_us: f64,
-    /// CPU time of generator and endpoints per request, in microseconds.
+    /// Time generator and endpoints were at work per request, in microseconds.
     generator_us: f64,
-    /// Shares of a core: the proxy's, the generator's, everybody else's.
+    /// Shares of a core: the proxy's, the generator's at work, everybody else's.
     proxy_load: f64,
     generator_load: f64,
     others_load: f64,
@@ -56,9 +56,9 @@ impl Sample {
             errors: counts.errors,
             closed: counts.closed,
             cpu_us: spent.proxy as f64 / 1e3 / requests,
-            generator_us: spent.generator as f64 / 1e3 / requests,
+            generator_us: counts.busy.as_secs_f64() * 1e6 / requests,
             proxy_load: spent.proxy as f64 / wall,
-            generator_load: spent.generator as f64 / wall,
+            generator_load: counts.busy.as_secs_f64() * 1e9 / wall,
             others_load: spent.others(),
             requests_per_second: requests / wall * 1e9,
             p50_us: counts.latency.quantile(0.5) as f64 / 1e3,
