@@ -78,7 +78,7 @@ impl Histogram {
 
 /// Requests by status code: the registered ones one by one, the rest by class.
 #[derive(Debug)]
-pub struct Codes([Counter; Codes::LABELS.len()]);
+pub struct Codes([Counter; Self::LABELS.len()]);
 
 impl Default for Codes {
     fn default() -> Self {

@@ -150,6 +150,13 @@ impl Table {
     }
 }
 
+impl Pool {
+    /// Every endpoint with its verdict.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Arc<Endpoint>, Verdict)> {
+        self.endpoints.iter().zip(self.verdicts.iter().copied())
+    }
+}
+
 impl Endpoint {
     pub fn new(
         id: EndpointId,
