@@ -1,5 +1,6 @@
 //! The rules of the house, kept by a test. What stands here is about the sources, not the behaviour:
 //! which file may name what, how long things may grow, which words mean something else here.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[path = "support/source.rs"]
 mod source;
@@ -399,7 +400,7 @@ fn a_second_store_or_swap_is_found() {
     let atomic = Source::new("src/drain.rs", "self.flag.store(true, Ordering::Release);");
     let good = [current.clone(), tls.clone(), atomic];
     assert_eq!(one_swap_and_one_store(&good), Vec::<String>::new());
-    assert_eq!(one_swap_and_one_store(&[tls.clone()]).len(), 1);
+    assert_eq!(one_swap_and_one_store(std::slice::from_ref(&tls)).len(), 1);
     assert_eq!(one_swap_and_one_store(&[current.clone(), current.clone(), tls.clone()]).len(), 1);
     let stray = Source::new("src/probe/mod.rs", "type Now = ArcSwap<Table>;");
     assert_eq!(one_swap_and_one_store(&[current, tls, stray]).len(), 1);

@@ -1,5 +1,6 @@
 //! Reads Rust source as `tests/tidy.rs` judges it: code apart from comments and literals, without
 //! its unit tests, line numbers kept. A scanner, not a parser: enough for names and braces.
+#![allow(unreachable_pub, reason = "a part of a test binary")]
 
 /// One source file.
 #[derive(Debug, Clone)]
