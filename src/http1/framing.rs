@@ -263,16 +263,6 @@ pub fn encode_chunk_head(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(line.get(at..).unwrap_or(&[]));
 }
 
-/// Appends the size line of a chunk of `length` bytes (not 0), which the caller sends behind it,
-/// followed by CRLF.
-pub fn encode_chunk_size(out: &mut Vec<u8>, length: usize) {
-    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
-    for place in (0..digits).rev() {
-        out.push(b"0123456789abcdef"[(length >> (4 * place)) & 0xf]);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
 /// Appends the last chunk and `trailers` (as from [`Decoder::trailers`]).
 pub fn encode_last_chunk(out: &mut Vec<u8>, trailers: &[u8]) {
     out.extend_from_slice(b"0\r\n");
