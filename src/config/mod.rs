@@ -9,7 +9,10 @@
 pub mod check;
 pub mod diff;
 mod file;
+mod names;
 mod parse;
+mod report;
+mod units;
 
 use std::fmt;
 use std::net::SocketAddr;

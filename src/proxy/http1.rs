@@ -169,14 +169,14 @@ impl Connection {
     async fn answer(&mut self) -> bool {
         let started = clock::now();
         let table = self.local.table();
-        let Some(listener) = table.listener(self.listener).cloned() else {
+        let Some(listener) = table.listener(self.listener) else {
             self.refuse(Answer::unavailable("this listener was closed")).await;
             return false;
         };
         let side = &mut self.side;
-        side.begin(&self.local, &listener);
+        side.begin(&self.local, listener);
         if listener.config.redirect_https {
-            return self.redirect(&table, &listener).await;
+            return self.redirect(&table, listener).await;
         }
         let path = match side.request.path(side.buffer.bytes()) {
             b"*" => b"/",
@@ -184,11 +184,11 @@ impl Connection {
         };
         let host = side.request.host(side.buffer.bytes());
         let Some(target) = listener.routes.find(host, path) else {
-            return self.own_answer(&listener, Answer::not_found()).await;
+            return self.own_answer(listener, Answer::not_found()).await;
         };
         if matches!(side.request.body(), Body::Length(length) if length > side.body_max) {
             let answer = Answer::request_error(413, "request body too large");
-            return self.own_answer(&listener, answer).await;
+            return self.own_answer(listener, answer).await;
         }
         let mut call = Call {
             service: target.service as usize,
@@ -204,12 +204,11 @@ impl Connection {
             wants_times: listener_logs(&self.local),
             body_timeout: side.body_timeout,
             reusable: false,
-            table,
+            table: Snapshot::clone(&table),
         };
         let Self { local, ticket, side, response, .. } = self;
         let ended = exchange::run(local, ticket, side, &mut call, response).await;
-        let target = target.clone();
-        self.conclude(&listener, &target.counters, &mut call, ended, started).await
+        self.conclude(listener, &target.counters, &mut call, ended, started).await
     }
 
     /// Writes what the client is still owed, counts and logs. False when the connection ends.

@@ -3,6 +3,7 @@
 //! Lives on one thread; nothing in here is shared with another core but the table it points to.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::current::Reader;
 use crate::health::Verdict;
 use crate::observe::access_log;
 use crate::retry::Budget;
-use crate::table::{EndpointId, Table};
+use crate::table::{Endpoint, EndpointId, Table};
 use crate::tls::Certificates;
 use crate::upstream::idle::Idle;
 
@@ -32,6 +33,8 @@ pub struct Local {
     pub draining: Cell<bool>,
     reader: RefCell<Reader>,
     snapshot: RefCell<Snapshot>,
+    /// The table as of the last [`Local::table_changed`].
+    seen: RefCell<Snapshot>,
     /// By index of the service; begun anew with each generation.
     budgets: RefCell<(u64, Vec<Budget>)>,
 }
@@ -43,7 +46,7 @@ impl Local {
         certificates: Arc<Certificates>,
         access_log: Option<access_log::Sink>,
     ) -> Rc<Self> {
-        let table = Arc::clone(reader.load());
+        let table = Rc::new(Arc::clone(reader.load()));
         Rc::new(Self {
             worker,
             certificates,
@@ -54,7 +57,8 @@ impl Local {
             access_log: RefCell::new(access_log),
             draining: Cell::new(false),
             reader: RefCell::new(reader),
-            snapshot: RefCell::new(Rc::new(table)),
+            snapshot: RefCell::new(Rc::clone(&table)),
+            seen: RefCell::new(table),
             budgets: RefCell::new((0, Vec::new())),
         })
     }
@@ -86,19 +90,17 @@ impl Local {
         action(&mut budgets.1[service])
     }
 
-    /// After a publish: waits for endpoints that are down or gone end, and their idle connections
-    /// are dropped.
+    /// After a publish: waits for endpoints that went down or away end, and their idle connections
+    /// are dropped. Looks only at the services that changed.
     pub fn table_changed(&self) {
         let table = self.table();
-        let mut alive: Vec<EndpointId> = table
-            .endpoints()
-            .filter(|(_, verdict)| *verdict != Verdict::Down)
-            .map(|(endpoint, _)| endpoint.id)
-            .collect();
-        alive.sort_unstable();
-        let is_gone = |id: EndpointId| alive.binary_search(&id).is_err();
-        self.registry.endpoints_changed(is_gone);
-        self.idle.borrow_mut().sweep(self.registry.now_millis(), is_gone);
+        let before = self.seen.replace(Rc::clone(&table));
+        let lost = lost_endpoints(&before, &table);
+        if !lost.is_empty() {
+            let is_gone = |id: EndpointId| lost.contains(&id);
+            self.registry.endpoints_changed(is_gone);
+            self.idle.borrow_mut().sweep(self.registry.now_millis(), is_gone);
+        }
     }
 
     /// Drops idle connections that are over their time or were closed by their endpoints.
@@ -109,4 +111,35 @@ impl Local {
     pub fn random(&self) -> u64 {
         self.rng.borrow_mut().u64(..)
     }
+}
+
+/// Endpoints that went down or are no longer configured.
+fn lost_endpoints(before: &Table, now: &Table) -> HashSet<EndpointId> {
+    if before.generation != now.generation {
+        let alive: HashSet<EndpointId> = alive(now.endpoints()).collect();
+        return alive_not_in(before.endpoints(), &alive);
+    }
+    let pairs = before.services.iter().zip(&now.services);
+    let changed = pairs.filter(|(before, now)| !Arc::ptr_eq(before, now));
+    let pools = changed.flat_map(|(before, now)| before.pools.iter().zip(&now.pools));
+    pools
+        .filter(|(before, now)| !Arc::ptr_eq(before, now))
+        .flat_map(|(before, now)| {
+            let alive: HashSet<EndpointId> = alive(now.endpoints()).collect();
+            alive_not_in(before.endpoints(), &alive)
+        })
+        .collect()
+}
+
+fn alive<'a>(
+    endpoints: impl Iterator<Item = (&'a Arc<Endpoint>, Verdict)>,
+) -> impl Iterator<Item = EndpointId> {
+    endpoints.filter(|(_, verdict)| *verdict != Verdict::Down).map(|(endpoint, _)| endpoint.id)
+}
+
+fn alive_not_in<'a>(
+    endpoints: impl Iterator<Item = (&'a Arc<Endpoint>, Verdict)>,
+    others: &HashSet<EndpointId>,
+) -> HashSet<EndpointId> {
+    alive(endpoints).filter(|id| !others.contains(id)).collect()
 }

@@ -9,7 +9,7 @@ use crate::upstream::lease::Chosen;
 /// Endpoints a request has been tried on.
 #[derive(Debug, Default)]
 pub struct Tried {
-    ids: [Option<EndpointId>; Tried::MAX],
+    ids: [Option<EndpointId>; Self::MAX],
     count: usize,
 }
 

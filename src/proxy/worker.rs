@@ -84,7 +84,7 @@ impl Workers {
     pub async fn failure(&self) {
         let mut failed = self.failed.clone();
         if failed.wait_for(|failed| *failed).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

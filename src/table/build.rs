@@ -47,7 +47,7 @@ pub fn first(config: Arc<Config>, workers: usize, now: Duration) -> Table {
         .map(|service| failover::State::start(service.pools.len(), now))
         .collect();
     let (endpoints, identities) = endpoints(&config, &nothing);
-    let unknown = |_| (Verdict::Unknown, Detail { since: now, reason: None });
+    let unknown = |_| Standing::default();
     reload(config, &nothing, endpoints, identities, &starts, &unknown)
 }
 

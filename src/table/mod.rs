@@ -5,6 +5,8 @@
 
 pub mod build;
 pub mod counters;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod history;
 
 use std::sync::Arc;
@@ -145,6 +147,13 @@ impl Table {
             .iter()
             .flat_map(|service| service.pools.iter())
             .flat_map(|pool| pool.endpoints.iter().zip(pool.verdicts.iter()).map(|(e, v)| (e, *v)))
+    }
+}
+
+impl Pool {
+    /// Every endpoint with its verdict.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Arc<Endpoint>, Verdict)> {
+        self.endpoints.iter().zip(self.verdicts.iter().copied())
     }
 }
 
