@@ -1,2 +1,4 @@
-//! ○ (being built)
+//! ○ The command line: one file a command family.
+pub mod demo;
 pub mod load;
+pub(crate) fn raise_descriptor_limit() {}
