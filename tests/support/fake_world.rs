@@ -1,5 +1,6 @@
 //! A world for configurations under test: files and variables from maps, certificates that are
 //! plain text, and a clock that stands still.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::HashMap;
 use std::io;
