@@ -104,6 +104,14 @@ fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_, '_>) -
         uncovered_hosts(table, tls);
     }
     let address = bind.unwrap_or(NOWHERE);
+    if let (443, false, false, Some(item)) =
+        (address.port(), table.has("tls"), redirect_https, &bind_item)
+    {
+        item.warn(
+            "clients speak TLS on port 443, and this listener has no `tls`",
+            "add `tls: { cert_file: …, key_file: … }`, unless something before it ends TLS",
+        );
+    }
     let listener = Listener {
         name: name.map_or_else(|| address.to_string().into(), Arc::from),
         bind: address,
