@@ -9,6 +9,7 @@ mod reader;
 mod services;
 mod tls;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -82,8 +83,46 @@ pub struct Diagnostic {
     pub remedy: String,
 }
 
+/// One line: for logs.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {} ({})", self.line, self.message, self.remedy)
+    }
+}
+
 /// A configuration with its warnings, or every error (and the warnings).
 pub type Checked = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
+
+/// Reads and checks the configuration in a file.
+pub fn check_file(path: &Path, world: &dyn World) -> Checked {
+    match world.read_file(path) {
+        Ok(bytes) => check_bytes(&bytes, world),
+        Err(error) => {
+            let message = format!("cannot read `{}`: {error}", path.display());
+            let remedy = "name a file that is there and readable".to_owned();
+            Err(alone(1, message, remedy))
+        }
+    }
+}
+
+/// As [`check`], for text that may not be UTF-8.
+pub fn check_bytes(bytes: &[u8], world: &dyn World) -> Checked {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => check(text, world),
+        Err(error) => {
+            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+            let remedy = "save the file as UTF-8".to_owned();
+            Err(alone(line, "this line is not UTF-8".to_owned(), remedy))
+        }
+    }
+}
+
+/// The only finding about a text that cannot be looked into.
+fn alone(line: usize, message: String, remedy: String) -> Vec<Diagnostic> {
+    let (path, snippet) = (String::new(), String::new());
+    vec![Diagnostic { severity: Severity::Error, path, line, column: 1, snippet, message, remedy }]
+}
 
 /// Reads and checks a whole configuration.
 ///
@@ -126,7 +165,7 @@ fn whole(reader: &Reader<'_>, root: &Item<'_>, empty: bool) -> Option<Config> {
     let listeners = listeners::listeners(reader, &top, &services);
     cross::binds(&listeners, &admin, top.get("admin"));
     cross::redirects(&listeners);
-    cross::unused_services(&listeners, &services);
+    cross::unused_services(&services);
     let workers = process.workers.map_or_else(|| reader.world.cores(), usize::from);
     cross::descriptors(&listeners, &services, workers, reader.world.descriptor_limit());
     Some(Config {
