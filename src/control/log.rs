@@ -64,9 +64,9 @@ fn failover(service: &str, moved: &Moved) {
     match moved.cause {
         Cause::Health => {
             let why = format!("{reason}; first evidence {evidence} ms ago");
-            warn!(service, %from, %to, cause, %why, "failover");
+            warn!(%service, %from, %to, %cause, %why, "failover");
         }
-        _ => info!(service, %from, %to, cause, why = %reason, "failover"),
+        _ => info!(%service, %from, %to, %cause, why = %reason, "failover"),
     }
 }
 

@@ -4,6 +4,7 @@
 //! and publishes only when a verdict, a serving pool or the configuration changed.
 
 pub mod effects;
+mod guard;
 mod log;
 mod memory;
 mod probes;
@@ -118,7 +119,7 @@ impl<E: Effects> Control<E> {
                 Happening::Event(None | Some(Event::Stop)) => return,
                 Happening::Event(Some(event)) => self.obey(event),
                 Happening::Reports => self.fold(),
-                Happening::Loaded(loaded) => self.loaded(loaded),
+                Happening::Loaded(loaded) => self.loaded(*loaded),
                 Happening::Time => {
                     let now = self.effects.now();
                     let due = self.memory.due(now).into_iter().map(|index| (index, false));

@@ -4,7 +4,6 @@
 //! that come meanwhile share the one after it. Nothing is touched before everything that can fail
 //! has succeeded.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,11 +13,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::config::check::{Checked, Diagnostic, Severity};
+use crate::config::check::{Checked, Diagnostic};
 use crate::failover::{Cause, Move, PoolView};
 use crate::health::Verdict;
 use crate::table::{Listener, ListenerId, Service, Table, build};
 
+use super::guard::{error, needs_restart, refuse_collapse};
 use super::{Control, Effects, Line, Reloaded, log};
 
 type Reply = oneshot::Sender<Result<Reloaded, Vec<Diagnostic>>>;
@@ -133,8 +133,8 @@ impl<E: Effects> Reloads<E> {
 }
 
 impl<E: Effects> Control<E> {
-    pub(super) fn loaded(&mut self, loaded: Box<Loaded<E>>) {
-        let Loaded { force, replies, result } = *loaded;
+    pub(super) fn loaded(&mut self, loaded: Loaded<E>) {
+        let Loaded { force, replies, result } = loaded;
         let result = result.and_then(|candidate| self.apply(candidate, force));
         let counters = &self.reloads.counters;
         counters.last_successful.store(result.is_ok(), Ordering::Relaxed);
@@ -259,60 +259,9 @@ fn turned(before: &Table, service: &Service) -> Option<Line> {
     }
 }
 
-/// An empty configuration, or one without most of the endpoints, is more likely a broken file than
-/// anybody's wish.
-fn refuse_collapse(old: &Config, new: &Config) -> Result<(), Diagnostic> {
-    let addresses = |config: &Config| -> HashSet<_> {
-        let pools = config.services.iter().flat_map(|service| &service.pools);
-        pools.flat_map(|pool| &pool.endpoints).map(|endpoint| endpoint.address).collect()
-    };
-    let (before, after) = (addresses(old), addresses(new));
-    let removed = before.difference(&after).count();
-    let remedy = "restore the file, or reload with --force if this is meant";
-    if new.listeners.is_empty() || after.is_empty() {
-        return Err(error("", "it has no listeners or no endpoints".to_owned(), remedy));
-    }
-    if removed * 2 > before.len() {
-        let message = format!("it removes {removed} of {} endpoints", before.len());
-        return Err(error("services", message, remedy));
-    }
-    Ok(())
-}
-
-/// Settings that are read once, at the start.
-fn needs_restart(old: &Config, new: &Config) -> Vec<Diagnostic> {
-    let changed = [
-        ("process.workers", old.process.workers != new.process.workers),
-        ("admin", old.admin != new.admin),
-        ("logging", old.logging != new.logging),
-    ];
-    let warning = |path: &str| Diagnostic {
-        severity: Severity::Warning,
-        ..error(
-            path,
-            format!("the change of {path} is not in force"),
-            "restart for it to take effect",
-        )
-    };
-    changed.iter().filter(|(_, changed)| *changed).map(|(path, _)| warning(path)).collect()
-}
-
 fn cannot_bind(index: usize, listener: &Listener, problem: &std::io::Error) -> Diagnostic {
     let message = format!("cannot bind {}: {problem}", listener.config.bind);
     error(&format!("listeners[{index}].bind"), message, "free the address, or choose another one")
-}
-
-/// A problem that lies in the world, not in a line of the file: it has no snippet.
-fn error(path: &str, message: String, remedy: &str) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Error,
-        path: path.to_owned(),
-        line: 1,
-        column: 1,
-        snippet: String::new(),
-        message,
-        remedy: remedy.to_owned(),
-    }
 }
 
 fn unix_now() -> u64 {

@@ -240,7 +240,7 @@ impl Pump {
         } else if data.len() <= Self::SMALL_CHUNK && self.lead.len() < Self::LEAD_MAX {
             framing::encode_chunk(&mut self.lead, data);
         } else {
-            framing::encode_chunk_size(&mut self.lead, data.len());
+            framing::encode_chunk_head(&mut self.lead, data.len());
             self.data = (start, start + data.len());
             self.tail = b"\r\n";
         }

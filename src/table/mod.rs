@@ -5,6 +5,8 @@
 
 pub mod build;
 pub mod counters;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod history;
 
 use std::sync::Arc;

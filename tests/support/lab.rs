@@ -1,6 +1,7 @@
 //! A directory of its own for one test, with a CA and a certificate for the listener.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,4 +56,24 @@ impl Lab {
 pub fn tls(pair: &Pair) -> String {
     let (cert, key) = (pair.cert_file.display(), pair.key_file.display());
     format!("{{ cert_file: {cert}, key_file: {key} }}")
+}
+
+/// A configuration with a plain listener and one service of one pool with one endpoint.
+pub fn plain(bind: SocketAddr, endpoint: &str) -> String {
+    plain_with(bind, "", "", endpoint)
+}
+
+/// The same, with more lines for the listener and for the service, each line as it stands in YAML.
+pub fn plain_with(bind: SocketAddr, listener: &str, service: &str, endpoint: &str) -> String {
+    format!(
+        "listeners:
+  - bind: {bind}
+    service: app
+    {listener}
+services:
+  app:
+    {service}
+    pools: [{{ name: hot, endpoints: [{endpoint}] }}]
+"
+    )
 }

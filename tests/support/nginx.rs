@@ -1,7 +1,7 @@
 //! Real NGINX ingresses, one process group each, so that they can be killed, stopped and started.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -56,12 +56,14 @@ impl Nginx {
         self.address.to_string()
     }
 
-    /// SIGKILL to master and workers at once.
+    /// SIGKILL to master and workers at once; returns when the last of them is gone.
     pub fn kill9(&mut self) {
         self.signal_all(Signal::KILL);
         if let Some(mut child) = self.child.take() {
             child.wait().unwrap();
         }
+        // Workers are not our children, but nobody listens once they are gone.
+        until("the workers are gone", || TcpStream::connect(self.address).is_err().then_some(()));
     }
 
     /// SIGSTOP to all of it: connections stay, nothing answers.
@@ -110,7 +112,7 @@ impl Nginx {
 
     fn answers(&self) -> bool {
         if self.tls {
-            return std::net::TcpStream::connect(self.address).is_ok();
+            return TcpStream::connect(self.address).is_ok();
         }
         Client::try_get(self.address, "/healthz").is_ok_and(|answer| answer.status() == 200)
     }

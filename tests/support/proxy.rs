@@ -40,7 +40,17 @@ impl Proxy {
 
     /// Starts and does not wait.
     pub fn spawn(lab: &Lab, config: &str) -> Self {
-        let admin = free_address();
+        Self::spawn_at(lab, config, free_address())
+    }
+
+    /// Starts anew where an earlier process was: the same admin address, socket and file.
+    pub fn restart(lab: &Lab, earlier: &Self, config: &str) -> Self {
+        let mut proxy = Self::spawn_at(lab, config, earlier.admin);
+        proxy.wait_ready();
+        proxy
+    }
+
+    fn spawn_at(lab: &Lab, config: &str, admin: SocketAddr) -> Self {
         let name = format!("proxy-{}", admin.port());
         let socket = lab.path(&format!("{name}.sock"));
         let preamble = format!("admin: {{ listen: {admin}, socket: {} }}\n", socket.display());

@@ -1,5 +1,6 @@
 //! Reads Rust source as `tests/tidy.rs` judges it: code apart from comments and literals, without
 //! its unit tests, line numbers kept. A scanner, not a parser: enough for names and braces.
+#![allow(unreachable_pub, reason = "a part of a test binary")]
 
 /// One source file.
 #[derive(Debug, Clone)]
@@ -13,14 +14,16 @@ pub struct Source {
     pub comments: String,
     /// Lines without unit tests.
     pub lines: usize,
+    test_modules: Vec<String>,
 }
 
 impl Source {
     pub fn new(path: &str, text: &str) -> Self {
         let (code, comments) = split(text);
+        let test_modules = test_modules(&code);
         let (code, test_lines) = without_tests(&code);
         let lines = text.lines().count() - test_lines;
-        Self { path: path.to_owned(), text: text.to_owned(), code, comments, lines }
+        Self { path: path.to_owned(), text: text.to_owned(), code, comments, lines, test_modules }
     }
 
     /// Module path: `src/a/b.rs` is `[a, b]`, `src/a/mod.rs` is `[a]`, `src/lib.rs` is `[]`.
@@ -29,6 +32,11 @@ impl Source {
         let path = path.strip_suffix(".rs").unwrap_or(path);
         let path = path.strip_suffix("/mod").unwrap_or(path);
         if path == "lib" || path == "main" { Vec::new() } else { path.split('/').collect() }
+    }
+
+    /// Names of the modules under `#[cfg(test)]` that are files of their own.
+    pub fn test_modules(&self) -> Vec<String> {
+        self.test_modules.clone()
     }
 
     /// Lines (from 1) of the code where `needle` stands as a path or name of its own.
@@ -77,6 +85,18 @@ impl Source {
         }
         functions
     }
+}
+
+fn test_modules(code: &str) -> Vec<String> {
+    let items = code.split("#[cfg(test)]").skip(1);
+    items
+        .filter_map(|item| {
+            let item = item.trim_start();
+            let item = item.strip_prefix("pub(crate) ").unwrap_or(item).strip_prefix("mod ")?;
+            let (name, _) = item.split_once(';')?;
+            name.chars().all(is_word).then(|| name.to_owned())
+        })
+        .collect()
 }
 
 /// Where the next block begins and ends (after its brace); `None` if a `;` comes first.
