@@ -1,3 +1,4 @@
 //! ○ (being built)
 
 pub mod check;
+pub mod load;

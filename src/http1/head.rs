@@ -1,14 +1,28 @@
-//! ● Request and response heads, strictly.
+//! ● What request and response heads have in common: limits, methods, versions, spans.
 
-use super::framing::Body;
+use std::mem::MaybeUninit;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the whole head.
     pub head_size_max: usize,
+    /// Fields of a head; more than [`Limits::HEADERS_CAP`] are never taken.
     pub headers_max: usize,
     /// Bytes of the request target.
     pub uri_max: usize,
+}
+
+impl Limits {
+    /// What `headers_max` can ask for: parsed fields live on the stack while a head is read.
+    pub const HEADERS_CAP: usize = 1024;
+    /// The longest head that spans of 32 bits can describe.
+    const HEAD_CAP: usize = u32::MAX as usize;
+
+    /// The part of `buf` a head may lie in.
+    pub(super) fn window<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
+        let cap = self.head_size_max.min(Self::HEAD_CAP);
+        buf.get(..cap).unwrap_or(buf)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +47,27 @@ pub enum Method {
     Other,
 }
 
+impl Method {
+    /// RFC 9110 section 9.2.2.
+    pub fn is_idempotent(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options)
+    }
+
+    /// Method names are case-sensitive (RFC 9110 section 9.1).
+    pub(super) fn of(token: &[u8]) -> Self {
+        match token {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            b"PATCH" => Self::Patch,
+            _ => Self::Other,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Version {
     Http10,
@@ -40,128 +75,44 @@ pub enum Version {
     Http11,
 }
 
-/// A request head, reused from request to request. Accessors take the buffer it was parsed from.
-#[derive(Debug, Default)]
-pub struct Request {
-    _private: (),
-}
-
-/// A refused request: what to answer, and a fragment in lower case that says why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestError {
-    /// 400, 405, 414, 417, 431, 501 (upgrade) or 505.
-    pub status: u16,
-    pub reason: &'static str,
-}
-
-#[expect(unused_variables, reason = "http1 helper fills this in")]
-impl Request {
-    /// Parses the head at the start of `buf`. Leading empty lines (RFC 9112 section 2.2) count as
-    /// part of the head. The connection must be closed after an error.
-    pub fn parse(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, RequestError> {
-        todo!()
-    }
-
-    pub fn method(&self) -> Method {
-        todo!()
-    }
-
-    pub fn method_bytes<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
-        todo!()
-    }
-
-    /// The path that is routed **and** forwarded: dot segments removed, plain or percent-encoded.
-    /// `*` for OPTIONS.
-    pub fn path<'a>(&'a self, buf: &'a [u8]) -> &'a [u8] {
-        todo!()
-    }
-
-    /// Without the question mark.
-    pub fn query<'a>(&self, buf: &'a [u8]) -> Option<&'a [u8]> {
-        todo!()
-    }
-
-    /// The authority: of an absolute-form target, else of Host; empty for HTTP/1.0 without Host.
-    pub fn authority<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
-        todo!()
-    }
-
-    /// The authority without its port.
-    pub fn host<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
-        todo!()
-    }
-
-    pub fn version(&self) -> Version {
-        todo!()
-    }
-
-    pub fn body(&self) -> Body {
-        todo!()
-    }
-
-    /// The client would like the connection kept.
-    pub fn keep_alive(&self) -> bool {
-        todo!()
-    }
-
-    pub fn expects_continue(&self) -> bool {
-        todo!()
-    }
-
-    /// The value of the first field of this name (lower case), for the access log and X-Request-Id.
-    pub fn field<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
-        todo!()
+impl Version {
+    pub(super) fn of(minor: Option<u8>) -> Self {
+        if minor == Some(0) { Self::Http10 } else { Self::Http11 }
     }
 }
 
-impl Method {
-    /// RFC 9110 section 9.2.2.
-    pub fn is_idempotent(self) -> bool {
-        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options)
+/// Bytes `start..end` of the buffer a head was parsed from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
+
+impl Span {
+    /// Heads are shorter than 4 GiB ([`Limits::window`]); beyond that a span is empty.
+    pub(super) fn new(start: usize, end: usize) -> Self {
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) => Self { start, end },
+            _ => Self::default(),
+        }
+    }
+
+    /// Where `part`, a slice of `buf`, lies in it.
+    #[inline]
+    pub(super) fn within(buf: &[u8], part: &[u8]) -> Self {
+        let start = (part.as_ptr() as usize).wrapping_sub(buf.as_ptr() as usize);
+        Self::new(start, start.saturating_add(part.len()))
+    }
+
+    /// Empty when `buf` is not the buffer of the head.
+    #[inline]
+    pub(super) fn of(self, buf: &[u8]) -> &[u8] {
+        buf.get(self.start as usize..self.end as usize).unwrap_or(&[])
     }
 }
 
-/// A response head, reused likewise.
-#[derive(Debug, Default)]
-pub struct Response {
-    _private: (),
-}
+/// Room for the fields httparse finds, left uninitialised: only what is found is written.
+pub(super) type Room<'a, const N: usize> = [MaybeUninit<httparse::Header<'a>>; N];
 
-/// A response that cannot be passed on (502): a fragment in lower case that says why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ResponseError {
-    pub reason: &'static str,
-}
-
-#[expect(unused_variables, reason = "http1 helper fills this in")]
-impl Response {
-    /// Parses the head at the start of `buf`, the answer to a request of `method`. 1xx responses are
-    /// returned like others, with an empty body; 101 is an error, for no upgrade is forwarded.
-    pub fn parse(
-        &mut self,
-        buf: &[u8],
-        method: Method,
-        limits: &Limits,
-    ) -> Result<Parsed, ResponseError> {
-        todo!()
-    }
-
-    /// 100..=599.
-    pub fn status(&self) -> u16 {
-        todo!()
-    }
-
-    pub fn body(&self) -> Body {
-        todo!()
-    }
-
-    /// The endpoint will keep the connection after this response.
-    pub fn keep_alive(&self) -> bool {
-        todo!()
-    }
-
-    /// `Keep-Alive: timeout=N`, seconds.
-    pub fn keep_alive_timeout(&self) -> Option<u32> {
-        todo!()
-    }
-}
+/// Enough for nearly every configuration, and small enough for the stack of the hot path.
+pub(super) const FIELDS_USUAL: usize = 128;
