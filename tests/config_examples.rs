@@ -7,6 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use fake_world::FakeWorld;
+use standfast::cli::load::load;
+use standfast::config::Failback;
 use standfast::config::check::{Checked, check};
 use standfast::config::view::redacted_json;
 
@@ -51,6 +53,28 @@ fn every_example_is_clean() {
         }
     }
     assert!(seen >= 3, "{names:?}");
+}
+
+/// What the README says to run, with the files that are really there.
+#[test]
+fn the_least_example_can_be_used_as_it_lies_there() {
+    let (_, warnings) = load(Path::new("config/standfast.yaml")).unwrap();
+    // How many descriptors this machine allows is no fault of the example.
+    let others = warnings.iter().filter(|warning| !warning.message.contains("descriptors"));
+    assert_eq!(others.count(), 0, "{warnings:#?}");
+}
+
+#[test]
+fn the_example_of_two_clusters_has_blue_first_and_green_to_fall_back_on() {
+    let (config, _) = example("kubernetes-two-clusters.yaml").unwrap();
+    for service in &config.services {
+        let pools: Vec<_> = service.pools.iter().map(|pool| &*pool.name).collect();
+        assert_eq!(pools, ["blue", "green"]);
+        assert!(service.pools.iter().all(|pool| pool.min_healthy == 2));
+        // Both services have the one that is written for the first and named by the second.
+        assert!(service.pools.iter().all(|pool| pool.upstream.tls.ca.is_some()));
+    }
+    assert_eq!(config.services[1].failover.failback, Failback::Manual);
 }
 
 /// Keeps config/full.yaml true: what it says are the defaults are the defaults.

@@ -2,12 +2,13 @@
 
 use std::env;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::load::load_in;
 use crate::config::Config;
-use crate::config::check::{self, Checked, Diagnostic, Severity, World};
+use crate::config::check::{Checked, Diagnostic, Severity, World};
 use crate::config::diff;
 use crate::config::view::diagnostic_json;
 
@@ -71,13 +72,11 @@ pub fn colour_on_stdout() -> bool {
 
 /// `-` is the standard input.
 fn read(path: &Path, world: &dyn World) -> Checked {
-    if path.as_os_str() != "-" {
-        return check::check_file(path, world);
+    if path.as_os_str() == "-" {
+        load_in(Path::new("/dev/stdin"), world)
+    } else {
+        load_in(path, world)
     }
-    let mut bytes = Vec::new();
-    // What could not be read is reported as an empty file would be.
-    let _ = io::stdin().lock().read_to_end(&mut bytes);
-    check::check_bytes(&bytes, world)
 }
 
 fn shown_name(path: &Path) -> String {

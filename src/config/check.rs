@@ -93,37 +93,6 @@ impl fmt::Display for Diagnostic {
 /// A configuration with its warnings, or every error (and the warnings).
 pub type Checked = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
 
-/// Reads and checks the configuration in a file.
-pub fn check_file(path: &Path, world: &dyn World) -> Checked {
-    match world.read_file(path) {
-        Ok(bytes) => check_bytes(&bytes, world),
-        Err(error) => {
-            let message = format!("cannot read `{}`: {error}", path.display());
-            let remedy = "name a file that is there and readable".to_owned();
-            Err(alone(1, message, remedy))
-        }
-    }
-}
-
-/// As [`check`], for text that may not be UTF-8.
-pub fn check_bytes(bytes: &[u8], world: &dyn World) -> Checked {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => check(text, world),
-        Err(error) => {
-            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-            let remedy = "save the file as UTF-8".to_owned();
-            Err(alone(line, "this line is not UTF-8".to_owned(), remedy))
-        }
-    }
-}
-
-/// The only finding about a text that cannot be looked into.
-fn alone(line: usize, message: String, remedy: String) -> Vec<Diagnostic> {
-    let (path, snippet) = (String::new(), String::new());
-    vec![Diagnostic { severity: Severity::Error, path, line, column: 1, snippet, message, remedy }]
-}
-
 /// Reads and checks a whole configuration.
 ///
 /// Relations between parts are looked at even where a part is wrong, so that all errors come in

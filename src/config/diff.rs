@@ -376,7 +376,7 @@ impl fmt::Display for Change {
         };
         match self {
             Self::ListenerBound { listener, bind } => {
-                write!(f, "bind     listener {listener} on {bind}")
+                write!(f, "bind     listener {}", on(listener, bind))
             }
             Self::ListenerChanged { listener, what } => {
                 write!(f, "change   listener {listener}: {}", join(what))
@@ -417,7 +417,7 @@ impl fmt::Display for Change {
             }
             Self::ServiceRemoved { service } => write!(f, "drain    service {service}"),
             Self::ListenerClosed { listener, bind } => {
-                write!(f, "close    listener {listener} on {bind}")
+                write!(f, "close    listener {}", on(listener, bind))
             }
             Self::Setting(difference) => write!(f, "set      {difference}"),
             Self::NeedsRestart(difference) => {
@@ -425,6 +425,11 @@ impl fmt::Display for Change {
             }
         }
     }
+}
+
+/// A listener without a name of its own is called as its address.
+fn on(listener: &str, bind: &str) -> String {
+    if listener == bind { bind.to_owned() } else { format!("{listener} on {bind}") }
 }
 
 struct Endpoints(usize);

@@ -40,6 +40,7 @@ pub fn diagnostic_json(diagnostic: &Diagnostic, file: &str) -> Value {
         "file": file,
         "line": diagnostic.line,
         "column": diagnostic.column,
+        "snippet": diagnostic.snippet,
         "message": diagnostic.message,
         "remedy": diagnostic.remedy,
     })
