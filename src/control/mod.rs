@@ -21,13 +21,14 @@ use crate::config::check::Diagnostic;
 use crate::current::Current;
 use crate::failover::{Cause, Move};
 use crate::health::{Failure, Observation, Verdict, schedule};
+use crate::observe::metrics;
 use crate::probe::{Outcome, Report};
 use crate::table::counters::ProbeCells;
 use crate::table::history::{History, Moved};
 use crate::table::{Service, build};
 
 pub use effects::{Effects, World};
-pub use reload::{ReloadCounters, Source};
+pub use reload::Source;
 
 use log::Line;
 use memory::{Memory, check_at};
@@ -107,8 +108,9 @@ impl<E: Effects> Control<E> {
         self.events.0.clone()
     }
 
-    pub fn reload_counters(&self) -> Arc<ReloadCounters> {
-        Arc::clone(&self.reloads.counters)
+    /// How reloads went, for the metrics.
+    pub fn reload_outcomes(&self) -> metrics::Reloads {
+        self.reloads.outcomes.clone()
     }
 
     /// Probes and publishes until [`Event::Stop`]. For a current-thread runtime of its own.

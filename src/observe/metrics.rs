@@ -64,6 +64,16 @@ impl Reloads {
         self.0.succeeded.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Reloads that succeeded and that failed.
+    pub fn counts(&self) -> (u64, u64) {
+        let count = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        (count(&self.0.succeeded), count(&self.0.failed))
+    }
+
+    pub fn last_successful(&self) -> bool {
+        !self.0.last_failed.load(Ordering::Relaxed)
+    }
+
     pub fn failed(&self) {
         self.0.last_failed.store(true, Ordering::Relaxed);
         self.0.failed.fetch_add(1, Ordering::Relaxed);
