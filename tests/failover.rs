@@ -67,7 +67,7 @@ fn kill_of_all_hot_endpoints_under_2000_gets_a_second_loses_none() {
     let (mut hot, standby) = (pair(&lab, "hot"), pair(&lab, "standby"));
     let bind = free_address();
     let proxy = Proxy::start(&lab, &least(&lab, bind, &urls(&hot), &urls(&standby)));
-    proxy.wait_serving("app", "hot");
+    proxy.wait_all_up("app");
 
     let load = Load::start(plan(&lab, bind, 2000));
     load.wait_more_by("hot", 4000);
@@ -95,7 +95,7 @@ fn service_returns_to_hot_once_it_was_stable_and_loses_none_on_the_way() {
     let (mut hot, standby) = (pair(&lab, "hot"), pair(&lab, "standby"));
     let bind = free_address();
     let proxy = Proxy::start(&lab, &with(&lab, bind, QUICK, &urls(&hot), &urls(&standby)));
-    proxy.wait_serving("app", "hot");
+    proxy.wait_all_up("app");
 
     let load = Load::start(plan(&lab, bind, 500));
     load.wait_more_by("hot", 500);
@@ -123,7 +123,7 @@ fn manual_failback_stays_on_standby_though_hot_is_up_again() {
     let settings = "health_check: { path: /healthz, interval: 300ms, timeout: 200ms }
     failover: { failback: { mode: manual } }";
     let proxy = Proxy::start(&lab, &with(&lab, bind, settings, &urls(&hot), &urls(&standby)));
-    proxy.wait_serving("app", "hot");
+    proxy.wait_all_up("app");
     hot.iter_mut().for_each(Nginx::kill9);
     proxy.wait_serving("app", "standby");
     hot.iter_mut().for_each(Nginx::restart);
@@ -143,7 +143,7 @@ fn frozen_hot_pool_delays_gets_until_the_verdict_and_loses_none() {
     let (hot, standby) = (pair(&lab, "hot"), pair(&lab, "standby"));
     let bind = free_address();
     let proxy = Proxy::start(&lab, &with(&lab, bind, QUICK, &urls(&hot), &urls(&standby)));
-    proxy.wait_serving("app", "hot");
+    proxy.wait_all_up("app");
 
     let load = Load::start(plan(&lab, bind, 300));
     load.wait_more_by("hot", 600);
@@ -167,7 +167,7 @@ fn rolling_restart_of_hot_endpoints_loses_none_and_stays_on_hot() {
     let (mut hot, standby) = (pair(&lab, "hot"), pair(&lab, "standby"));
     let bind = free_address();
     let proxy = Proxy::start(&lab, &with(&lab, bind, QUICK, &urls(&hot), &urls(&standby)));
-    hot.iter().for_each(|endpoint| proxy.wait_endpoint("app", &endpoint.name(), true));
+    proxy.wait_all_up("app");
 
     let load = Load::start(plan(&lab, bind, 500));
     load.wait_more_by("hot", 250);
@@ -210,7 +210,7 @@ fn post_in_flight_at_the_kill_is_never_delivered_twice() {
     let bind = free_address();
     let hot_urls: Vec<String> = hot.iter().map(Endpoint::url).collect();
     let proxy = Proxy::start(&lab, &least(&lab, bind, &hot_urls, &[standby.url()]));
-    proxy.wait_serving("app", "hot");
+    proxy.wait_all_up("app");
 
     let load = Load::start(Plan { method: "POST", ..plan(&lab, bind, 500) });
     load.wait_more_by("done", 500);

@@ -226,8 +226,7 @@ fn graceful_restart_of_an_ingress_costs_no_post() {
     let service = "health_check: { path: /healthz, interval: 200ms, timeout: 150ms }";
     let endpoints = format!("{}, {}", first.url(), second.url());
     let proxy = Proxy::start(&lab, &plain_with(bind, "", service, &endpoints));
-    proxy.wait_endpoint("app", &first.name(), true);
-    proxy.wait_endpoint("app", &second.name(), true);
+    proxy.wait_all_up("app");
     let mut client = Client::plain(bind);
     for n in 0..20 {
         assert_eq!(post(&mut client, n).status(), 200);

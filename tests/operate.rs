@@ -76,8 +76,7 @@ services:
         standby.url()
     );
     let proxy = Proxy::start(&lab, &config);
-    proxy.wait_serving("app", "hot");
-    proxy.wait_endpoint("app", &standby.name(), true);
+    proxy.wait_all_up("app");
     let mut client = Client::tls(bind, &lab.client_config(), "app.test");
     for _ in 0..7 {
         client.get("/");
@@ -134,8 +133,7 @@ services:
         standby.url()
     );
     let proxy = Proxy::start(&lab, &config);
-    proxy.wait_endpoint("app", &hot.name(), true);
-    proxy.wait_endpoint("app", &standby.name(), true);
+    proxy.wait_all_up("app");
     hot.kill();
     proxy.wait_serving("app", "standby");
 
@@ -174,11 +172,12 @@ services:
         standby.url()
     );
     let proxy = Proxy::start(&lab, &config);
-    proxy.wait_endpoint("app", &standby.name(), true);
-    proxy.wait_endpoint("app", &hot.name(), true);
+    proxy.wait_all_up("app");
     hot.kill();
-    proxy.wait_serving("app", "standby");
-    let log = proxy.log();
+    // A line is written after what it tells is in force.
+    let log = until("the failover is logged", || {
+        Some(proxy.log()).filter(|log| log.contains("failover") && log.ends_with('\n'))
+    });
     for line in log.lines() {
         let parsed: Result<Value, _> = serde_json::from_str(line);
         assert!(parsed.is_ok(), "not JSON: {line}");

@@ -58,7 +58,7 @@ fn storm_of_200_reloads_half_of_them_broken_fails_no_request() {
     let (hot, standby) = (Nginx::start(&lab, "hot"), Nginx::start(&lab, "standby"));
     let bind = free_address();
     let proxy = Proxy::start(&lab, &two_pools(&lab, bind, &hot, &standby, 0));
-    proxy.wait_serving("app", "hot");
+    proxy.wait_all_up("app");
     let load = Load::start(Plan {
         target: bind,
         tls: lab.client_config(),
@@ -116,22 +116,33 @@ fn storm_of_200_reloads_half_of_them_broken_fails_no_request() {
 fn reload_command_answers_with_the_outcome() {
     let (lab, bind) = (Lab::new(), free_address());
     let (first, second) = (Endpoint::answering("first"), Endpoint::answering("second"));
-    let proxy = Proxy::start(&lab, &plain(bind, &first.url()));
+    let to = |service: &str| {
+        format!(
+            "listeners: [{{ bind: {bind}, service: {service} }}]
+services:
+  one: {{ pools: [{{ name: hot, endpoints: [{}] }}] }}
+  two: {{ pools: [{{ name: hot, endpoints: [{}] }}] }}
+",
+            first.url(),
+            second.url()
+        )
+    };
+    let proxy = Proxy::start(&lab, &to("one"));
     let mut client = Client::plain(bind);
     assert_eq!(client.get("/").text(), "first");
 
-    proxy.write_config(&plain(bind, &second.url()).replace("endpoints", "endpionts"));
+    proxy.write_config(&to("two").replace("endpoints", "endpionts"));
     let output = proxy.control(&["reload"]);
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("endpionts") && text.contains("endpoints"), "no did-you-mean: {text}");
     assert_eq!(client.get("/").text(), "first");
 
-    proxy.write_config(&plain(bind, &second.url()));
+    proxy.write_config(&to("two"));
     let output = proxy.control(&["reload"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(text.contains(&second.name()), "does not tell what changed: {text}");
+    assert!(text.contains("two"), "does not tell what changed: {text}");
     // The same client connection: its next request reads the new table.
     assert_eq!(client.get("/").text(), "second");
     proxy.stop();
@@ -290,7 +301,7 @@ fn reload_keeps_verdicts_who_serves_and_counters() {
     let (mut hot, standby) = (Nginx::start(&lab, "hot"), Nginx::start(&lab, "standby"));
     let bind = free_address();
     let proxy = Proxy::start(&lab, &two_pools(&lab, bind, &hot, &standby, 0));
-    proxy.wait_serving("app", "hot");
+    proxy.wait_all_up("app");
     hot.kill9();
     proxy.wait_serving("app", "standby");
     let mut client = Client::tls(bind, &lab.client_config(), "app.test");

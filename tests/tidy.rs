@@ -80,7 +80,7 @@ const WIDTH_MAX: usize = 100;
 fn decides(source: &Source) -> bool {
     let module = source.module().join("::");
     let place = |name: &&str| module == **name || module.starts_with(&format!("{name}::"));
-    DECIDING.iter().any(|name| place(&name)) || source.text.starts_with("//! ●")
+    DECIDING.iter().any(place) || source.text.starts_with("//! ●")
 }
 
 /// Rule 2.
@@ -284,18 +284,13 @@ fn sources() -> Vec<Source> {
 
 /// Leaves out the files that are modules under `#[cfg(test)]`, and what lies below them.
 fn without_test_files(mut sources: Vec<Source>) -> Vec<Source> {
-    let tests: Vec<String> = sources
-        .iter()
-        .flat_map(|source| {
-            let parent = source.module().join("::");
-            let names = source.test_modules().into_iter();
-            names
-                .map(move |name| if parent.is_empty() { name } else { format!("{parent}::{name}") })
-        })
-        .collect();
+    let tests: Vec<String> = sources.iter().flat_map(|source| source.test_files.clone()).collect();
     sources.retain(|source| {
-        let module = source.module().join("::");
-        !tests.iter().any(|test| module == *test || module.starts_with(&format!("{test}::")))
+        let is_test = |test: &String| {
+            let rest = source.path.strip_prefix(test.as_str());
+            rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        };
+        !tests.iter().any(is_test)
     });
     sources
 }
@@ -393,7 +388,11 @@ fn a_doing_name_in_a_deciding_file_is_found() {
 #[test]
 fn a_file_of_tests_is_no_source() {
     let sources = [
-        ("src/route/mod.rs", "pub mod host;\n#[cfg(test)]\nmod tests;\n#[cfg(test)]\nmod a { }"),
+        ("src/route/mod.rs", "pub mod host;\n#[cfg(test)]\nmod tests;\n#[cfg(test)]\nmod a {\n}"),
+        ("src/route/path.rs", "#[cfg(test)]\n#[path = \"path_tests.rs\"]\nmod tests;\n"),
+        ("src/route/path_tests.rs", ""),
+        ("src/lib.rs", "#[cfg(test)]\nmod fixture;\n"),
+        ("src/fixture.rs", ""),
         ("src/route/tests.rs", ""),
         ("src/route/tests/more.rs", ""),
         ("src/route/a.rs", ""),
@@ -401,7 +400,16 @@ fn a_file_of_tests_is_no_source() {
     ];
     let left = without_test_files(sources.map(|(path, text)| Source::new(path, text)).to_vec());
     let left: Vec<&str> = left.iter().map(|source| source.path.as_str()).collect();
-    assert_eq!(left, ["src/route/mod.rs", "src/route/a.rs", "src/balance/tests.rs"]);
+    assert_eq!(
+        left,
+        [
+            "src/route/mod.rs",
+            "src/route/path.rs",
+            "src/lib.rs",
+            "src/route/a.rs",
+            "src/balance/tests.rs"
+        ]
+    );
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub(crate) struct Site<'a> {
     pub(crate) root: bool,
 }
 
-/// Client connections every proxy is ready to hold.
+/// Client connections the peers are ready to hold; Standfast takes 50,000 unless told otherwise.
 const MAX_CONNECTIONS: u32 = 16_000;
 
 impl Site<'_> {
@@ -86,11 +86,11 @@ logging: {{ level: warn, access_log: false }}
 listeners:
   - name: plain
     bind: \"{plain}\"
-    limits: {{ max_connections: {MAX_CONNECTIONS}, idle_timeout: 10m }}
+    limits: {{ idle_timeout: 10m }}
     service: app
   - name: tls
     bind: \"{tls}\"
-    limits: {{ max_connections: {MAX_CONNECTIONS}, idle_timeout: 10m }}
+    limits: {{ idle_timeout: 10m }}
     tls: {{ cert_file: {dir}/cert.pem, key_file: {dir}/key.pem }}
     service: app
 services:

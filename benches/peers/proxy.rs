@@ -168,7 +168,7 @@ impl Proxy {
     pub(crate) fn log_tail(&self) -> String {
         let text = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(10)..].iter().map(|line| format!("\n  {line}")).collect()
+        lines[lines.len().saturating_sub(20)..].iter().map(|line| format!("\n  {line}")).collect()
     }
 }
 

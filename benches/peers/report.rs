@@ -15,6 +15,9 @@ use crate::workload::Workload;
 /// Above this share of a core taken by others, a round was disturbed.
 const DISTURBED: f64 = 0.05;
 
+/// How many disturbed rounds are named.
+const NAMED: usize = 6;
+
 /// One proxy under one workload in one round.
 #[derive(Serialize)]
 pub(crate) struct Sample {
@@ -268,11 +271,12 @@ impl Report {
             let _ = writeln!(
                 out,
                 "DISTURBED: others took more than {:.0} % of a core (at most {most:.0} %) in {} of \
-                 {} measurements; repeat them: {}.",
+                 {} measurements; repeat them: {}{}.",
                 DISTURBED * 100.0,
                 disturbed.len(),
                 self.samples.len(),
-                disturbed.join(", ")
+                disturbed[..disturbed.len().min(NAMED)].join(", "),
+                if disturbed.len() > NAMED { ", …" } else { "" }
             );
         }
         for sample in self.samples.iter().filter(|s| s.errors + s.closed > 0) {

@@ -15,8 +15,13 @@ use crate::tls::inspect;
 
 /// Reads and checks the configuration in `path`. Blocks, for host names on the resolver.
 pub fn load(path: &Path) -> Checked {
+    load_in(path, &RealWorld)
+}
+
+/// As [`load`], with another world around the file.
+pub fn load_in(path: &Path, world: &dyn World) -> Checked {
     match read(path) {
-        Ok(text) => check(&text, &RealWorld),
+        Ok(text) => check(&text, world),
         Err((message, remedy)) => Err(vec![Diagnostic {
             severity: Severity::Error,
             path: String::new(),

@@ -9,6 +9,7 @@ mod reader;
 mod services;
 mod tls;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -82,6 +83,13 @@ pub struct Diagnostic {
     pub remedy: String,
 }
 
+/// One line: for logs.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {} ({})", self.line, self.message, self.remedy)
+    }
+}
+
 /// A configuration with its warnings, or every error (and the warnings).
 pub type Checked = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
 
@@ -126,7 +134,7 @@ fn whole(reader: &Reader<'_>, root: &Item<'_>, empty: bool) -> Option<Config> {
     let listeners = listeners::listeners(reader, &top, &services);
     cross::binds(&listeners, &admin, top.get("admin"));
     cross::redirects(&listeners);
-    cross::unused_services(&listeners, &services);
+    cross::unused_services(&services);
     let workers = process.workers.map_or_else(|| reader.world.cores(), usize::from);
     cross::descriptors(&listeners, &services, workers, reader.world.descriptor_limit());
     Some(Config {

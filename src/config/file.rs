@@ -370,6 +370,11 @@ impl<'a> Table<'a> {
         self.entry(key).is_some()
     }
 
+    /// True where an unknown key, reported already, is probably this one.
+    pub(super) fn was_meant(&self, key: &str) -> bool {
+        self.meant.contains(&key)
+    }
+
     /// The value of a key, if it is written; a key without a value is reported.
     pub(super) fn get(&self, key: &str) -> Option<Item<'a>> {
         let (key, node) = self.entry(key)?;
@@ -384,7 +389,7 @@ impl<'a> Table<'a> {
 
     /// As [`Table::get`]; a missing key is an error.
     pub(super) fn need(&self, key: &'static str, remedy: &str) -> Option<Item<'a>> {
-        if !self.has(key) && !self.meant.contains(&key) {
+        if !self.has(key) && !self.was_meant(key) {
             self.item.error(format!("`{key}` is missing"), remedy);
         }
         self.get(key)

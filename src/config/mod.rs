@@ -13,6 +13,7 @@ mod names;
 mod parse;
 mod report;
 mod units;
+pub mod view;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -9,8 +9,8 @@ use std::fmt;
 
 use super::units::quote;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_yaml::options::DuplicateKeyPolicy;
-use serde_yaml::{DefaultMessageFormatter, Error, MessageFormatter, Options, Spanned};
+use serde_yaml::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
+use serde_yaml::{Error, MessageFormatter, Options, Spanned, UserMessageFormatter};
 
 /// Line and column, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,6 +109,8 @@ fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
             max_replay_stack_depth: 16,
         },
         duplicate_keys: duplicate_keys,
+        // A guess of the crate; as text it is refused where a number was meant.
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         strict_booleans: true,
         reject_unsupported_tags: true,
         with_snippet: false,
@@ -116,17 +118,27 @@ fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
 }
 
 fn fault(error: &Error) -> Fault {
+    let error = cause(error);
     let at = error.location().as_ref().map(place).unwrap_or_default();
-    let message =
-        DefaultMessageFormatter.format_message(cause(error)).replace(char::is_control, " ");
-    Fault {
-        path: String::new(),
-        at,
-        message: format!("not valid YAML: {message}"),
-        remedy: "check indentation, quotes and brackets here and on the line above; nothing after \
-                 this place was checked"
-            .into(),
-    }
+    let said = UserMessageFormatter.format_message(error);
+    // Some messages of the crate speak to programmers.
+    let message = match error {
+        Error::Budget { .. } => "too large, too deep or too many aliases".into(),
+        Error::NullIntoString { .. } => "a key is missing here".into(),
+        Error::Unexpected { expected: "string scalar", .. } => "a key must be a name".into(),
+        _ => said.replace(char::is_control, " "),
+    };
+    let remedy = match error {
+        Error::MultipleDocuments { .. } => "keep one document: remove `---` and what follows it",
+        Error::Budget { .. } => "write it flatter, and repeat less by aliases",
+        _ if message.contains("tag") => "remove the tag (`!…`)",
+        _ => {
+            "check indentation, quotes and brackets here and on the line above; nothing after this \
+             place was checked"
+        }
+    };
+    let message = format!("not valid YAML: {message}");
+    Fault { path: String::new(), at, message, remedy: remedy.into() }
 }
 
 fn duplicate(key: &str, path: &str, at: Place, first: Option<Place>) -> Fault {

@@ -97,6 +97,21 @@ fn largest(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt
     write!(f, "{}{name}", value / factor)
 }
 
+/// The day of a Unix time in UTC (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+pub(super) fn date(unix: i64) -> String {
+    let days = unix.div_euclid(86_400) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -135,6 +150,15 @@ mod tests {
         assert_eq!(percentage("0%").unwrap(), 0.0);
         assert_eq!(percentage("100%").unwrap(), 1.0);
         assert_eq!(percentage("0.1%").unwrap(), 0.001);
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(951_782_400), "2000-02-29");
+        assert_eq!(date(1_767_225_599), "2025-12-31");
+        assert_eq!(date(-1), "1969-12-31");
+        assert_eq!(date(253_402_300_799), "9999-12-31");
     }
 
     proptest! {

@@ -112,8 +112,8 @@ impl Memory {
                 }
                 None => failover::State::start(service.pools.len(), now),
             };
-            let wake = known.and_then(|known| self.services[known].wake);
-            memory.services.push(Watch { failover, slots, wake, stale: true });
+            // The look that the next observation brings finds when a failback is due.
+            memory.services.push(Watch { failover, slots, wake: None, stale: true });
         }
         (memory, removed)
     }

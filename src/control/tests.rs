@@ -32,8 +32,8 @@ enum Life {
 struct Sim {
     start: Instant,
     lives: Mutex<HashMap<String, Life>>,
-    /// When each endpoint was asked.
-    asked: Mutex<Vec<(String, Duration)>>,
+    /// Which endpoint was asked, when, and by a check with which interval.
+    asked: Mutex<Vec<(String, Duration, Duration)>>,
     /// What was done, in order.
     done: Mutex<Vec<String>>,
     /// Nobody can bind this port.
@@ -50,7 +50,7 @@ impl Sim {
     }
 
     fn asked(&self, endpoint: &str) -> usize {
-        self.asked.lock().unwrap().iter().filter(|(name, _)| name == endpoint).count()
+        self.asked.lock().unwrap().iter().filter(|(name, ..)| name == endpoint).count()
     }
 
     fn done(&self) -> Vec<String> {
@@ -72,7 +72,7 @@ impl Effects for World {
 
     async fn ask(&self, subject: &Subject) -> Outcome {
         let name = subject.endpoint.name.to_string();
-        self.0.asked.lock().unwrap().push((name.clone(), self.now()));
+        self.0.asked.lock().unwrap().push((name.clone(), self.now(), subject.check.interval));
         let life = self.0.lives.lock().unwrap().get(&name).copied().unwrap_or(Life::Well);
         let (took, observation, detail) = match life {
             Life::Well => (1, Observation::Success, "connected"),
@@ -434,12 +434,61 @@ async fn a_check_that_changed_is_in_force_at_once() {
     let new =
         config(two_pools().listeners.clone(), vec![service_of("app", WhenNone::TryAll, pools)]);
     rig.reload_to(&new, false).await.unwrap();
+    let version = rig.table().version;
     sleep(Duration::from_secs(1)).await;
+    assert_eq!(rig.table().version, version, "a look that changes nothing is not published");
+    let by = rig.sim.asked.lock().unwrap().last().unwrap().2;
+    assert_eq!(by, Duration::from_secs(60));
     let asked = rig.sim.asked(HOT);
     rig.sim.let_be(HOT, Life::Refusing);
     let took = rig.until(|table| serving(table) == 1).await;
     assert!(between(took, 50_000, 66_100), "{took:?}");
     assert_eq!(rig.sim.asked(HOT), asked + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_does_not_put_off_a_failback() {
+    let rig = settled().await;
+    rig.sim.let_be(HOT, Life::Refusing);
+    rig.until(|table| serving(table) == 1).await;
+    rig.sim.let_be(HOT, Life::Well);
+    rig.until(|table| table.services[0].pools[0].available).await;
+    sleep(Duration::from_secs(200)).await;
+    rig.reload(false).await.unwrap();
+    let took = rig.until(|table| serving(table) == 0).await;
+    assert!(between(took, 99_900, 100_010), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stricter_min_healthy_moves_nothing_until_the_next_observation() {
+    let other = "10.0.1.2:80";
+    let rig = rig(config(two_pools().listeners.clone(), vec![app(&[HOT, other], &[STANDBY])]));
+    rig.sim.let_be(other, Life::Refusing);
+    rig.until(|table| table.endpoints().all(|(_, verdict)| verdict != Verdict::Unknown)).await;
+    let mut pools = app(&[HOT, other], &[STANDBY]).pools.clone();
+    pools[0] = Arc::new(config::Pool { min_healthy: 2, ..(*pools[0]).clone() });
+    let new =
+        config(two_pools().listeners.clone(), vec![service_of("app", WhenNone::TryAll, pools)]);
+    rig.reload_to(&new, false).await.unwrap();
+    assert_eq!((serving(&rig.table()), rig.app().cause), (0, Cause::Start));
+    let took = rig.until(|table| serving(table) == 1).await;
+    assert!(took < Duration::from_millis(1_102), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_evidence_is_the_first_failed_probe_of_any_endpoint_of_the_pool() {
+    let hot = [HOT, "10.0.1.2:80"];
+    let rig = rig(config(two_pools().listeners.clone(), vec![app(&hot, &[STANDBY])]));
+    rig.until(|table| table.endpoints().all(|(_, verdict)| verdict == Verdict::Up)).await;
+    sleep(Duration::from_secs(100)).await;
+    let killed = rig.sim.start.elapsed();
+    hot.iter().for_each(|endpoint| rig.sim.let_be(endpoint, Life::Refusing));
+    rig.until(|table| serving(table) == 1).await;
+    let asked = rig.sim.asked.lock().unwrap();
+    let first =
+        asked.iter().find(|(name, at, _)| *at > killed && hot.contains(&&**name)).unwrap().1;
+    let last = rig.app().history.last.clone().unwrap();
+    assert!(between(last.first_evidence - first, 1, 3), "{first:?} {last:?}");
 }
 
 /// The file's reader waits for `gate`, so that requests can come while a reload runs.
@@ -468,7 +517,8 @@ async fn two_hundred_requests_while_a_reload_runs_share_one() {
     drop(open);
     let mut generations = Vec::new();
     for answer in answers {
-        generations.push(answer.await.unwrap().unwrap().generation);
+        let answer = tokio::time::timeout(Duration::from_secs(60), answer).await;
+        generations.push(answer.expect("it is answered").unwrap().unwrap().generation);
     }
     // The first was read before the others were asked for.
     assert_eq!(loads.load(Ordering::Relaxed), 2);

@@ -202,4 +202,61 @@ mod tests {
         drop(last);
         task.await.unwrap();
     }
+
+    fn subject(kind: CheckKind, address: std::net::SocketAddr) -> Subject {
+        let host = address.ip().to_string();
+        let name = address.to_string().into();
+        let scheme = config::Scheme::Http;
+        Subject {
+            id: EndpointId { slot: 0, serial: 1 },
+            endpoint: Arc::new(config::Endpoint { name, scheme, host, address, weight: 1 }),
+            check: HealthCheck {
+                kind,
+                timeout: Duration::from_millis(50),
+                ..crate::table::fixture::check()
+            },
+            tls: UpstreamTls { server_name: None, ca: None, verify: true },
+        }
+    }
+
+    fn certificates() -> Arc<Certificates> {
+        let config = crate::table::fixture::config(Vec::new(), Vec::new());
+        Certificates::new(Certificates::prepare(&config).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_listening_endpoint_is_told_from_one_that_refuses() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let subject = subject(CheckKind::Tcp, listener.local_addr().unwrap());
+        let outcome = ask(&subject, &certificates()).await;
+        assert_eq!((outcome.observation, &*outcome.detail), (Observation::Success, "connected"));
+        drop(listener);
+        let outcome = ask(&subject, &certificates()).await;
+        assert_eq!(outcome.observation, Observation::Failure(Failure::Refused));
+        assert_eq!(outcome.detail, "connection refused");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_accepts_and_says_nothing_fails_at_the_timeout() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = config::HttpCheck {
+            tls: false,
+            path: "/".into(),
+            host: None,
+            status: vec![(200, 299)],
+            body_contains: None,
+            headers: Vec::new(),
+        };
+        let subject = subject(CheckKind::Http(http), listener.local_addr().unwrap());
+        let outcome = ask(&subject, &certificates()).await;
+        assert!(outcome.took >= subject.check.timeout, "{outcome:?}");
+        // On a machine too busy to wake us in time the probe is void, and says so.
+        match outcome.observation {
+            Observation::SelfFault => assert!(outcome.detail.starts_with("void: "), "{outcome:?}"),
+            other => {
+                assert_eq!(other, Observation::Failure(Failure::Timeout));
+                assert_eq!(outcome.detail, "no answer within 50ms");
+            }
+        }
+    }
 }

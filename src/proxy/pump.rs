@@ -85,6 +85,8 @@ impl Default for Pump {
 impl Pump {
     /// Chunks up to this size are copied and written together.
     const SMALL_CHUNK: usize = 2048;
+    /// A body up to this size is copied behind its head.
+    const SMALL_BODY: usize = 4096;
     const LEAD_MAX: usize = 32 * 1024;
 
     /// Starts a message whose body stands, as far as it came, at `at` of the source's buffer.
@@ -235,7 +237,10 @@ impl Pump {
 
     /// Queues one run of data, which stands at `start` of the buffer.
     fn queue(&mut self, data: &[u8], start: usize) {
-        if !self.chunked {
+        if !self.chunked && data.len() <= Self::SMALL_BODY && self.has_lead() {
+            // One plain write costs less than a gathering one.
+            self.lead.extend_from_slice(data);
+        } else if !self.chunked {
             self.data = (start, start + data.len());
         } else if data.len() <= Self::SMALL_CHUNK && self.lead.len() < Self::LEAD_MAX {
             framing::encode_chunk(&mut self.lead, data);

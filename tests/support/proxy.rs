@@ -135,12 +135,22 @@ impl Proxy {
         });
     }
 
-    /// Waits until an endpoint is up or not.
+    /// Waits until every endpoint of a service is known to be up.
+    pub fn wait_all_up(&self, service: &str) {
+        let labels = [("service", service)];
+        until(&format!("all endpoints of {service} are up"), || {
+            let metrics = self.metrics();
+            let all = metrics.get("standfast_pool_endpoints", &labels)?;
+            (metrics.sum("standfast_pool_endpoints_healthy", &labels) == all).then_some(())
+        });
+    }
+
+    /// Waits until the verdict on an endpoint is up, or is down (unknown is neither).
     pub fn wait_endpoint(&self, service: &str, endpoint: &str, up: bool) {
-        let labels = [("service", service), ("endpoint", endpoint)];
-        until(&format!("{service}'s endpoint {endpoint}: up is {up}"), || {
-            let value = self.metrics().get("standfast_endpoint_up", &labels)?;
-            (value == f64::from(u8::from(up))).then_some(())
+        let verdict = if up { "up" } else { "down" };
+        let labels = [("service", service), ("endpoint", endpoint), ("state", verdict)];
+        until(&format!("{service}'s endpoint {endpoint} is {verdict}"), || {
+            (self.metrics().get("standfast_endpoint_state", &labels)? == 1.0).then_some(())
         });
     }
 

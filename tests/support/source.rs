@@ -14,16 +14,17 @@ pub struct Source {
     pub comments: String,
     /// Lines without unit tests.
     pub lines: usize,
-    test_modules: Vec<String>,
+    /// Files of unit tests it declares, without `.rs` or `/mod.rs`.
+    pub test_files: Vec<String>,
 }
 
 impl Source {
     pub fn new(path: &str, text: &str) -> Self {
         let (code, comments) = split(text);
-        let test_modules = test_modules(&code);
+        let test_files = test_files(path, text);
         let (code, test_lines) = without_tests(&code);
         let lines = text.lines().count() - test_lines;
-        Self { path: path.to_owned(), text: text.to_owned(), code, comments, lines, test_modules }
+        Self { path: path.to_owned(), text: text.to_owned(), code, comments, lines, test_files }
     }
 
     /// Module path: `src/a/b.rs` is `[a, b]`, `src/a/mod.rs` is `[a]`, `src/lib.rs` is `[]`.
@@ -32,11 +33,6 @@ impl Source {
         let path = path.strip_suffix(".rs").unwrap_or(path);
         let path = path.strip_suffix("/mod").unwrap_or(path);
         if path == "lib" || path == "main" { Vec::new() } else { path.split('/').collect() }
-    }
-
-    /// Names of the modules under `#[cfg(test)]` that are files of their own.
-    pub fn test_modules(&self) -> Vec<String> {
-        self.test_modules.clone()
     }
 
     /// Lines (from 1) of the code where `needle` stands as a path or name of its own.
@@ -87,16 +83,23 @@ impl Source {
     }
 }
 
-fn test_modules(code: &str) -> Vec<String> {
-    let items = code.split("#[cfg(test)]").skip(1);
-    items
-        .filter_map(|item| {
-            let item = item.trim_start();
-            let item = item.strip_prefix("pub(crate) ").unwrap_or(item).strip_prefix("mod ")?;
-            let (name, _) = item.split_once(';')?;
-            name.chars().all(is_word).then(|| name.to_owned())
-        })
-        .collect()
+/// Files (from the crate's root, without `.rs` or `/mod.rs`) that are modules under `#[cfg(test)]`.
+fn test_files(path: &str, text: &str) -> Vec<String> {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let own = path.strip_suffix(".rs").unwrap_or(path);
+    let own = own.strip_suffix("/mod").unwrap_or(own);
+    let own = own.strip_suffix("/lib").unwrap_or(own);
+    let mut files = Vec::new();
+    for item in text.split("#[cfg(test)]\n").skip(1) {
+        let mut lines = item.lines();
+        let first = lines.next().unwrap_or("");
+        if let Some(file) = first.strip_prefix("#[path = \"") {
+            files.push(format!("{folder}/{}", file.trim_end_matches(".rs\"]")));
+        } else if let Some((_, name)) = first.split_once("mod ") {
+            files.extend(name.strip_suffix(';').map(|name| format!("{own}/{name}")));
+        }
+    }
+    files
 }
 
 /// Where the next block begins and ends (after its brace); `None` if a `;` comes first.

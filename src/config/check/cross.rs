@@ -1,6 +1,5 @@
 //! ● What only shows when parts are seen together: clashing binds, unused services, descriptors.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::listeners::ReadListener;
@@ -66,18 +65,12 @@ pub(super) fn redirects(listeners: &[ReadListener<'_>]) {
     }
 }
 
-pub(super) fn unused_services(listeners: &[ReadListener<'_>], services: &[ReadService<'_>]) {
-    let used: HashSet<_> = listeners
-        .iter()
-        .flat_map(|read| read.listener.routes.iter().map(|route| route.service))
-        .collect();
-    for (read, index) in services.iter().zip(0..) {
-        if !used.contains(&index) {
-            read.key.warn(
-                format!("no route leads to the service {}", quote(read.name)),
-                "name it in a listener or route, or remove it",
-            );
-        }
+pub(super) fn unused_services(services: &[ReadService<'_>]) {
+    for read in services.iter().filter(|read| !read.is_named.get()) {
+        read.key.warn(
+            format!("no route leads to the service {}", quote(read.name)),
+            "name it in a listener or route, or remove it",
+        );
     }
 }
 

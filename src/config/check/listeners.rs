@@ -28,8 +28,22 @@ pub(super) struct ReadListener<'a> {
     pub(super) connections: Option<Item<'a>>,
 }
 
-/// The services' names, or none where `services` is missing and has been reported.
-type Known<'s> = HashMap<&'s str, u32>;
+/// The services by name.
+struct Known<'s, 'a> {
+    index: HashMap<&'s str, u32>,
+    services: &'s [ReadService<'a>],
+}
+
+impl Known<'_, '_> {
+    fn find(&self, name: &str) -> Option<u32> {
+        let index = *self.index.get(name)?;
+        let read = usize::try_from(index).ok().and_then(|index| self.services.get(index));
+        if let Some(read) = read {
+            read.is_named.set(true);
+        }
+        Some(index)
+    }
+}
 
 /// Stands for a bind that was reported as wrong; port 0 clashes with nothing.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
@@ -43,7 +57,8 @@ pub(super) fn listeners<'a>(
     let Some(items) = top.need("listeners", remedy).and_then(|item| item.list()) else {
         return Vec::new();
     };
-    let known: Known<'_> = services.iter().zip(0..).map(|(read, n)| (read.name, n)).collect();
+    let index = services.iter().zip(0..).map(|(read, n)| (read.name, n)).collect();
+    let known = Known { index, services };
     let found = items.iter().filter_map(|item| {
         let table = item.table(&file::LISTENER)?;
         Some(listener(reader, &table, &known))
@@ -75,7 +90,7 @@ fn duplicate_names(listeners: &[ReadListener<'_>]) {
     }
 }
 
-fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_>) -> ReadListener<'a> {
+fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_, '_>) -> ReadListener<'a> {
     only_http(table);
     let remedy = "write the address to listen on, e.g. `bind: \":443\"`";
     let bind_item = table.need("bind", remedy);
@@ -89,6 +104,14 @@ fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_>) -> Re
         uncovered_hosts(table, tls);
     }
     let address = bind.unwrap_or(NOWHERE);
+    if let (443, false, false, Some(item)) =
+        (address.port(), table.has("tls"), redirect_https, &bind_item)
+    {
+        item.warn(
+            "clients speak TLS on port 443, and this listener has no `tls`",
+            "add `tls: { cert_file: …, key_file: … }`, unless something before it ends TLS",
+        );
+    }
     let listener = Listener {
         name: name.map_or_else(|| address.to_string().into(), Arc::from),
         bind: address,
@@ -122,9 +145,9 @@ fn networks(table: &Table<'_>) -> Option<Vec<IpNet>> {
 
 /// Reads `redirect`, and sees to it that the listener does exactly one thing.
 fn redirect(table: &Table<'_>) -> bool {
-    let written: Vec<_> =
-        ["service", "routes", "redirect"].into_iter().filter(|key| table.has(key)).collect();
-    if written.is_empty() {
+    const KINDS: [&str; 3] = ["service", "routes", "redirect"];
+    let written: Vec<_> = KINDS.into_iter().filter(|key| table.has(key)).collect();
+    if written.is_empty() && !KINDS.iter().any(|key| table.was_meant(key)) {
         table.item.error(
             "this listener serves nothing",
             "write one of `service: NAME`, `routes: […]` and `redirect: https`",
@@ -149,22 +172,20 @@ fn redirect(table: &Table<'_>) -> bool {
     redirect
 }
 
-fn routes(table: &Table<'_>, known: &Known<'_>, redirect: bool) -> Vec<Route> {
-    if redirect {
-        return Vec::new();
-    }
+fn routes(table: &Table<'_>, known: &Known<'_, '_>, redirect: bool) -> Vec<Route> {
     let everything = |service| Route { hosts: Vec::new(), path_prefix: "/".into(), service };
     let whole = table.get("service").and_then(|item| service(&item, known)).map(everything);
     let items = table.get("routes").and_then(|item| item.list()).unwrap_or_default();
     let mut taken = HashMap::new();
     let routes = items.iter().filter_map(|item| route(item, known, &mut taken));
-    whole.into_iter().chain(routes).collect()
+    let routes = whole.into_iter().chain(routes).collect();
+    if redirect { Vec::new() } else { routes }
 }
 
 /// Host and prefix → line of the route that has them.
 type Taken = HashMap<(Option<HostPattern>, String), usize>;
 
-fn route(item: &Item<'_>, known: &Known<'_>, taken: &mut Taken) -> Option<Route> {
+fn route(item: &Item<'_>, known: &Known<'_, '_>, taken: &mut Taken) -> Option<Route> {
     let table = item.table(&file::ROUTE)?;
     let service = table
         .need("service", "name the service that answers")
@@ -213,17 +234,20 @@ fn take(taken: &mut Taken, host: Option<HostPattern>, prefix: &str, item: &Item<
     taken.insert((host, prefix.to_owned()), item.line());
 }
 
-fn service(item: &Item<'_>, known: &Known<'_>) -> Option<u32> {
+fn service(item: &Item<'_>, known: &Known<'_, '_>) -> Option<u32> {
     let name = item.text()?;
-    if let Some(index) = known.get(name) {
-        return Some(*index);
+    if let Some(index) = known.find(name) {
+        return Some(index);
     }
-    if known.is_empty() {
+    if known.index.is_empty() {
         // The services themselves are missing or wrong, which is reported there.
         return None;
     }
-    let remedy = match closest(name, known.keys().copied()) {
-        Some(close) => format!("did you mean `{close}`?"),
+    let remedy = match closest(name, known.index.keys().copied()) {
+        Some(close) => {
+            known.find(close);
+            format!("did you mean `{close}`?")
+        }
         None => "add it under `services`, or name one that is there".into(),
     };
     item.error(format!("there is no service {}", quote(name)), remedy);

@@ -29,6 +29,7 @@ struct Met {
     /// An endpoint's name → its pool and line.
     endpoints: HashMap<Arc<str>, (Arc<str>, usize)>,
     pool_without_check: bool,
+    pool_with_tls: bool,
 }
 
 pub(super) fn pools(
@@ -58,7 +59,19 @@ pub(super) fn pools(
              tell when to leave the first",
         );
     }
-    read.into_iter().collect()
+    let read: Option<Vec<_>> = read.into_iter().collect();
+    let tls = shared.upstream.as_ref().and_then(|table| table.key("tls"));
+    if let (Some(item), Some(_), false) = (tls, &read, met.pool_with_tls) {
+        tls_has_no_effect(&item);
+    }
+    read
+}
+
+fn tls_has_no_effect(item: &Item<'_>) {
+    item.warn(
+        "`tls` has no effect: no endpoint here is https",
+        "write the endpoints as `https://…`, or remove `tls`",
+    );
 }
 
 fn pool(
@@ -76,6 +89,7 @@ fn pool(
         read.collect::<Vec<_>>().into_iter().collect::<Option<Vec<_>>>()
     });
     let own = table.get("upstream").and_then(|item| item.table(&file::UPSTREAM));
+    let own_tls = own.as_ref().and_then(|table| table.key("tls"));
     let layers = Layers(own.into_iter().chain(shared.upstream.clone()).collect());
     let upstream = upstream(reader, &layers);
     let own = table.get("health_check").and_then(|item| health::layer(&item));
@@ -83,13 +97,11 @@ fn pool(
     let schemes: Vec<_> = endpoints.iter().flatten().map(|endpoint| endpoint.scheme).collect();
     let health_check = health::check(&Layers(check), &schemes);
     let endpoints = endpoints?;
-    if let Some(item) = layers.get("tls").filter(|_| !schemes.contains(&Scheme::Https))
-        && !health_check.as_ref().is_some_and(health::is_tls)
-    {
-        item.warn(
-            format!("`tls` has no effect: no endpoint of the pool {} is https", quote(&name)),
-            "write the endpoints as `https://…`, or remove `tls`",
-        );
+    let is_tls =
+        schemes.contains(&Scheme::Https) || health_check.as_ref().is_some_and(health::is_tls);
+    met.pool_with_tls |= is_tls;
+    if let (false, Some(item)) = (is_tls, own_tls) {
+        tls_has_no_effect(&item);
     }
     Some(Pool { name, min_healthy: min_healthy?, health_check, upstream, endpoints })
 }

@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
                 format!("set it, or give a default: `${{{name}:-…}}`"),
             ));
         };
-        self.digest.borrow_mut().add(name.as_bytes());
+        self.digest.borrow_mut().add(value.as_bytes());
         Ok(value)
     }
 }

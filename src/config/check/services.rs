@@ -1,5 +1,6 @@
 //! ● Services: how they balance, fail over and retry.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub(super) struct ReadService<'a> {
     pub(super) key: Item<'a>,
     /// None where an error was reported that leaves nothing to build.
     pub(super) service: Option<Arc<Service>>,
+    /// A route names it, be the route right or wrong.
+    pub(super) is_named: Cell<bool>,
 }
 
 /// In the order of the file: routes refer to services by their index.
@@ -30,7 +33,8 @@ pub(super) fn services<'a>(reader: &Reader<'a>, top: &Table<'a>) -> Vec<ReadServ
         }
         let table = item.table(&file::SERVICE);
         let service = table.and_then(|table| service(reader, &key.text, &table));
-        ReadService { name: &key.text, key: place, service: service.map(Arc::new) }
+        let (name, service) = (key.text.as_str(), service.map(Arc::new));
+        ReadService { name, key: place, service, is_named: Cell::new(false) }
     });
     read.collect()
 }

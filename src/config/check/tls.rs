@@ -2,6 +2,7 @@
 
 use super::reader::Reader;
 use crate::config::file::{self, Item, Layers, Table};
+use crate::config::units::date;
 use crate::config::{
     CaFile, Certificate, HostPattern, Secret, Tls, TlsVersion, UpstreamTls, names,
 };
@@ -66,33 +67,17 @@ fn certificate(reader: &Reader<'_>, table: &Table<'_>) -> Option<Certificate> {
 fn lifetime(item: &Item<'_>, not_before: i64, not_after: i64, now: i64) {
     let renew = "renew it, then reload";
     if now > not_after {
-        let date = date(not_after);
-        item.warn(format!("this certificate expired on {date}; clients will refuse it"), renew);
+        let day = date(not_after);
+        item.warn(format!("this certificate expired on {day}; clients will refuse it"), renew);
     } else if now < not_before {
+        let day = date(not_before);
         item.warn(
-            format!("this certificate is valid from {} only; clients will refuse it", {
-                date(not_before)
-            }),
+            format!("this certificate is not valid before {day}; clients will refuse it"),
             "wait, correct the clock of this machine, or issue it anew",
         );
     } else if not_after - now < WEEK {
         item.warn(format!("this certificate expires on {}", date(not_after)), renew);
     }
-}
-
-/// The day of a Unix time in UTC (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn date(unix: i64) -> String {
-    let days = unix.div_euclid(86_400) + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// Whether a client that asks for a host is shown a certificate with its name. Addresses are not
@@ -144,19 +129,5 @@ fn ca_file(reader: &Reader<'_>, item: &Item<'_>) -> Option<CaFile> {
             item.error(problem.message, problem.remedy);
             None
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::date;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(951_782_400), "2000-02-29");
-        assert_eq!(date(1_767_225_599), "2025-12-31");
-        assert_eq!(date(-1), "1969-12-31");
-        assert_eq!(date(253_402_300_799), "9999-12-31");
     }
 }
