@@ -48,7 +48,7 @@ fn probe_durations(text: &mut Text, service: &Service, pool: &Pool) {
     let mut micros = 0;
     for endpoint in &pool.endpoints {
         let cells = &endpoint.counters.probes;
-        probes += cells.successes.value() + cells.failures.value() + cells.timeouts.value();
+        probes += cells.successes.value() + cells.failures.value();
         micros += cells.duration_sum_micros.value();
     }
     let labels = [&*service.config.name, &*pool.config.name];

@@ -77,7 +77,7 @@ metrics! {
     ENDPOINT_TRANSITIONS: Counter "standfast_endpoint_transitions_total"
         ["service", "pool", "endpoint", "to"] "Changes of the endpoint's verdict";
     HEALTH_CHECKS: Counter "standfast_health_checks_total" ["service", "pool", "endpoint", "result"]
-        "Probes by result: success, failure or timeout";
+        "Probes by result: success, failure, timeout, or void where the fault was ours";
     HEALTH_CHECK_DURATION: Summary "standfast_health_check_duration_seconds" ["service", "pool"]
         "Time that probes of the pool took";
     HEALTH_CHECK_LAST_SUCCESS: Gauge "standfast_health_check_last_success_timestamp_seconds"

@@ -84,13 +84,16 @@ fn of_health(scrape: &Scrape<'_>, labels: [&str; 3], endpoint: &Endpoint, verdic
     for (to, flips) in [("up", &probes.to_up), ("down", &probes.to_down)] {
         count(&ENDPOINT_TRANSITIONS, &[service, pool, name, to], flips.value());
     }
+    let timeouts = probes.timeouts.value();
     let results = [
-        ("success", &probes.successes),
-        ("failure", &probes.failures),
-        ("timeout", &probes.timeouts),
+        ("success", probes.successes.value()),
+        // Timeouts are counted among the failures.
+        ("failure", probes.failures.value().saturating_sub(timeouts)),
+        ("timeout", timeouts),
+        ("void", probes.voids.value()),
     ];
     for (result, probes) in results {
-        count(&HEALTH_CHECKS, &[service, pool, name, result], probes.value());
+        count(&HEALTH_CHECKS, &[service, pool, name, result], probes);
     }
     if let Some(millis) = probes.last_success_millis.load(Ordering::Relaxed).checked_sub(1) {
         let at = unix(scrape, Duration::from_millis(millis));

@@ -236,6 +236,27 @@ fn the_cells_of_all_workers_are_added_up() {
 }
 
 #[test]
+fn a_timeout_is_a_result_of_its_own_and_each_probe_has_one() {
+    let table = fixture::table();
+    let cells = &table.services[0].pools[0].endpoints[0].counters.probes;
+    cells.successes.add(5);
+    // As control counts: timeouts are failures.
+    cells.failures.add(3);
+    cells.timeouts.add(2);
+    cells.voids.add(4);
+    cells.duration_sum_micros.add(8_000);
+    let families = scrape(&table, RELOADS);
+    let (app, hot) = (("service", "app"), ("pool", "hot"));
+    let result = |result| {
+        let labels = [app, hot, ("endpoint", "10.0.1.10:80"), ("result", result)];
+        value(&families, "standfast_health_checks_total", &labels).unwrap()
+    };
+    assert_eq!(["success", "failure", "timeout", "void"].map(result), [5.0, 1.0, 2.0, 4.0]);
+    let count = "standfast_health_check_duration_seconds_count";
+    assert_eq!(value(&families, count, &[app, hot]), Some(8.0));
+}
+
+#[test]
 fn a_failed_reload_shows() {
     let reloads = Reloads { applied: 2, refused: 1, last_successful: false, ..RELOADS };
     let families = scrape(&fixture::table(), reloads);
