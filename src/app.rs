@@ -65,7 +65,7 @@ pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
     let workers = Arc::new(Workers::start(&current, &certificates, sinks).map_err(cannot_start)?);
     let world = World { certificates, workers: Arc::clone(&workers) };
     let control = Control::new(world, Arc::clone(&current), source);
-    let (events, reloads) = (control.handle(), control.reload_outcomes());
+    let (events, reloads) = (control.handle(), control.reload_counters());
     let probing = Probing::start(control).map_err(cannot_start)?;
     for (id, sockets) in ids.into_iter().zip(sockets) {
         workers.listen(id, sockets);

@@ -21,14 +21,13 @@ use crate::config::check::Diagnostic;
 use crate::current::Current;
 use crate::failover::{Cause, Move};
 use crate::health::{Failure, Observation, Verdict, schedule};
-use crate::observe::metrics;
 use crate::probe::{Outcome, Report};
 use crate::table::counters::ProbeCells;
 use crate::table::history::{History, Moved};
 use crate::table::{Service, build};
 
 pub use effects::{Effects, World};
-pub use reload::Source;
+pub use reload::{ReloadCounters, Source};
 
 use log::Line;
 use memory::{Memory, check_at};
@@ -108,9 +107,8 @@ impl<E: Effects> Control<E> {
         self.events.0.clone()
     }
 
-    /// How reloads went, for the metrics.
-    pub fn reload_outcomes(&self) -> metrics::Reloads {
-        self.reloads.outcomes.clone()
+    pub fn reload_counters(&self) -> Arc<ReloadCounters> {
+        Arc::clone(&self.reloads.counters)
     }
 
     /// Probes and publishes until [`Event::Stop`]. For a current-thread runtime of its own.

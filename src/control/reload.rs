@@ -6,6 +6,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -14,7 +16,6 @@ use crate::config::Config;
 use crate::config::check::{Checked, Diagnostic};
 use crate::failover::{Cause, Move, PoolView};
 use crate::health::Verdict;
-use crate::observe::metrics;
 use crate::table::{Listener, ListenerId, Service, Table, build};
 
 use super::guard::{error, needs_restart, refuse_collapse};
@@ -39,6 +40,16 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").field("file", &self.file).finish_non_exhaustive()
     }
+}
+
+/// How reloads went. The start counts as the first success.
+#[derive(Debug)]
+pub struct ReloadCounters {
+    pub applied: AtomicU64,
+    pub refused: AtomicU64,
+    pub last_successful: AtomicBool,
+    /// Unix seconds.
+    pub last_success_at: AtomicU64,
 }
 
 /// A configuration that was read, or what is wrong with it, and who waits for it.
@@ -66,16 +77,20 @@ struct Wanted {
 pub(super) struct Reloads<E: Effects> {
     effects: Arc<E>,
     source: Arc<Source>,
-    pub(super) outcomes: metrics::Reloads,
+    pub(super) counters: Arc<ReloadCounters>,
     running: Option<(Wanted, JoinHandle<Read<E>>)>,
     wanted: Option<Wanted>,
 }
 
 impl<E: Effects> Reloads<E> {
     pub(super) fn new(effects: Arc<E>, source: Source) -> Self {
-        let outcomes = metrics::Reloads::default();
-        outcomes.started();
-        Self { effects, source: Arc::new(source), outcomes, running: None, wanted: None }
+        let counters = Arc::new(ReloadCounters {
+            applied: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            last_successful: AtomicBool::new(true),
+            last_success_at: AtomicU64::new(unix_now()),
+        });
+        Self { effects, source: Arc::new(source), counters, running: None, wanted: None }
     }
 
     /// Asks for a reload that begins after this moment.
@@ -121,9 +136,16 @@ impl<E: Effects> Control<E> {
     pub(super) fn loaded(&mut self, loaded: Loaded<E>) {
         let Loaded { force, replies, result } = loaded;
         let result = result.and_then(|candidate| self.apply(candidate, force));
+        let counters = &self.reloads.counters;
+        counters.last_successful.store(result.is_ok(), Ordering::Relaxed);
         match &result {
-            Ok(_) => self.reloads.outcomes.succeeded(),
-            Err(_) => self.reloads.outcomes.failed(),
+            Ok(_) => {
+                counters.applied.fetch_add(1, Ordering::Relaxed);
+                counters.last_success_at.store(unix_now(), Ordering::Relaxed);
+            }
+            Err(_) => {
+                counters.refused.fetch_add(1, Ordering::Relaxed);
+            }
         }
         log::reload(&self.reloads.source.file, &result);
         for reply in replies {
@@ -240,4 +262,8 @@ fn turned(before: &Table, service: &Service) -> Option<Line> {
 fn cannot_bind(index: usize, listener: &Listener, problem: &std::io::Error) -> Diagnostic {
     let message = format!("cannot bind {}: {problem}", listener.config.bind);
     error(&format!("listeners[{index}].bind"), message, "free the address, or choose another one")
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

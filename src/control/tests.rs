@@ -118,7 +118,7 @@ struct Rig {
     sim: Arc<Sim>,
     current: Arc<Current>,
     events: mpsc::Sender<Event>,
-    outcomes: metrics::Reloads,
+    counters: Arc<ReloadCounters>,
     /// What the file says now.
     file: Arc<Mutex<Checked>>,
     task: tokio::task::JoinHandle<()>,
@@ -154,8 +154,8 @@ fn rig_with(
     };
     let source = Source { file: "test.yaml".into(), load: Box::new(load), describe };
     let control = Control::new(World(Arc::clone(&sim)), Arc::clone(&current), source);
-    let (events, outcomes) = (control.handle(), control.reload_outcomes());
-    Rig { sim, current, events, outcomes, file, task: tokio::spawn(control.run()) }
+    let (events, counters) = (control.handle(), control.reload_counters());
+    Rig { sim, current, events, counters, file, task: tokio::spawn(control.run()) }
 }
 
 impl Rig {
@@ -352,7 +352,7 @@ async fn a_reload_keeps_health_sockets_and_the_rhythm_of_probes() {
     assert_eq!(rig.sim.asked(STANDBY), asked, "a known endpoint is not asked anew");
     let took = rig.until(|table| table.endpoints().all(|(_, v)| v != Verdict::Unknown)).await;
     assert!(took < Duration::from_millis(10), "a new one at once: {took:?}");
-    assert_eq!(rig.outcomes.counts(), (1, 0));
+    assert_eq!(rig.counters.applied.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -381,10 +381,10 @@ async fn a_reload_that_fails_changes_nothing() {
     assert!(rig.reload_to(&collapse, false).await.is_err());
 
     assert!(Arc::ptr_eq(&table, &rig.table()));
-    assert_eq!(rig.outcomes.counts().1, 4);
-    assert!(!rig.outcomes.last_successful());
+    assert_eq!(rig.counters.refused.load(Ordering::Relaxed), 4);
+    assert!(!rig.counters.last_successful.load(Ordering::Relaxed));
     assert!(rig.reload_to(&collapse, true).await.is_ok(), "force allows it");
-    assert!(rig.outcomes.last_successful());
+    assert!(rig.counters.last_successful.load(Ordering::Relaxed));
 }
 
 #[tokio::test(start_paused = true)]
