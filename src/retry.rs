@@ -74,6 +74,92 @@ impl Budget {
 /// alone: a request that moves to another pool, for it adds nothing to the pool that fails and
 /// arrives at the other one once.
 pub fn decide(facts: Facts, attempts: u32, budget: &mut Budget) -> Decision {
-    let _ = (facts, attempts, budget, Budget::spend);
-    todo!("route helper")
+    match facts.progress {
+        Progress::Answered => Decision::Fail(Loss::Cut),
+        Progress::Sent if !facts.idempotent => Decision::Fail(Loss::NotIdempotent),
+        _ if !facts.replayable => Decision::Fail(Loss::BodyGone),
+        Progress::NotSent => Decision::Resend(Proof::NotSent),
+        Progress::NotRead => Decision::Resend(Proof::NotRead),
+        Progress::Sent if facts.resent >= attempts => Decision::Fail(Loss::Attempts),
+        Progress::Sent if facts.changes_pool || budget.spend() => {
+            Decision::Resend(Proof::Idempotent)
+        }
+        Progress::Sent => Decision::Fail(Loss::Attempts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn facts(progress: Progress) -> Facts {
+        Facts { idempotent: true, replayable: true, progress, resent: 0, changes_pool: false }
+    }
+
+    /// Every combination of what decides, against the rules said once more as a list.
+    #[test]
+    fn every_combination_is_decided_as_the_rules_say() {
+        let progresses = [Progress::NotSent, Progress::NotRead, Progress::Sent, Progress::Answered];
+        for bits in 0..4 * 32 {
+            let bit = |n: u32| bits >> n & 1 == 1;
+            let progress = progresses[bits >> 5];
+            let (idempotent, replayable, spent) = (bit(0), bit(1), bit(2));
+            let (changes_pool, poor) = (bit(3), bit(4));
+            let resent = if spent { 2 } else { 1 };
+            let facts = Facts { idempotent, replayable, progress, resent, changes_pool };
+            let mut budget = Budget { tokens: if poor { 0.5 } else { 5.0 } };
+            let rules = [
+                (progress == Progress::Answered, Decision::Fail(Loss::Cut)),
+                (progress == Progress::Sent && !idempotent, Decision::Fail(Loss::NotIdempotent)),
+                (!replayable, Decision::Fail(Loss::BodyGone)),
+                (progress == Progress::NotSent, Decision::Resend(Proof::NotSent)),
+                (progress == Progress::NotRead, Decision::Resend(Proof::NotRead)),
+                (spent, Decision::Fail(Loss::Attempts)),
+                (poor && !changes_pool, Decision::Fail(Loss::Attempts)),
+                (true, Decision::Resend(Proof::Idempotent)),
+            ];
+            let expected = rules.iter().find(|(applies, _)| *applies).unwrap().1;
+            assert_eq!(decide(facts, 2, &mut budget), expected, "{facts:?} poor: {poor}");
+            let paid = expected == Decision::Resend(Proof::Idempotent) && !changes_pool;
+            let before = if poor { 0.5 } else { 5.0 };
+            assert_eq!(budget.tokens, if paid { before - 1.0 } else { before }, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn no_attempts_means_that_what_may_have_been_processed_is_never_sent_again() {
+        let decision = decide(facts(Progress::Sent), 0, &mut Budget::default());
+        assert_eq!(decision, Decision::Fail(Loss::Attempts));
+    }
+
+    #[test]
+    fn savings_are_capped() {
+        let mut budget = Budget::default();
+        (0..100_000).for_each(|_| budget.earn(1.0));
+        assert_eq!(budget.tokens, Budget::MOST);
+    }
+
+    proptest! {
+        #[test]
+        fn retries_within_a_pool_stay_within_the_share_of_the_requests(
+            share in 0.0..=1.0f64, requests in proptest::collection::vec(0..4u32, 1..300),
+        ) {
+            let mut budget = Budget::default();
+            let mut retries = 0;
+            for failures in &requests {
+                budget.earn(share);
+                for resent in 0..*failures {
+                    let facts = Facts { resent, ..facts(Progress::Sent) };
+                    match decide(facts, 3, &mut budget) {
+                        Decision::Resend(_) => retries += 1,
+                        Decision::Fail(_) => break,
+                    }
+                }
+            }
+            let bound = share * requests.len() as f64 + Budget::START;
+            prop_assert!(f64::from(retries) <= bound + 1e-9, "{retries} > {bound}");
+        }
+    }
 }

@@ -28,3 +28,14 @@ impl Readiness {
         }
     }
 }
+
+impl Phase {
+    /// As the status shows it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+}

@@ -1,10 +1,24 @@
 //! ● Text → [`Config`], or every error at once.
 
+mod admin;
+mod cross;
+mod health;
+mod listeners;
+mod pools;
+mod reader;
+mod services;
+mod tls;
+
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::file::{self, Item};
+use super::parse::{self, Value};
+use super::report::Report;
 use super::{Config, Secret};
+use reader::Reader;
 
 /// What the configuration must ask of the world. Implemented by `cli::load` with real files.
 pub trait World {
@@ -69,11 +83,66 @@ pub struct Diagnostic {
     pub remedy: String,
 }
 
+/// One line: for logs.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {} ({})", self.line, self.message, self.remedy)
+    }
+}
+
 /// A configuration with its warnings, or every error (and the warnings).
 pub type Checked = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
 
 /// Reads and checks a whole configuration.
+///
+/// Relations between parts are looked at even where a part is wrong, so that all errors come in
+/// one answer; what is derived from a wrong value stays silent.
 pub fn check(text: &str, world: &dyn World) -> Checked {
-    let _ = (text, world);
-    todo!("config helper")
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let report = Report::new(text);
+    let (root, faults) = parse::parse(text);
+    for fault in faults {
+        report.push(Severity::Error, &fault.path, fault.at, fault.message, fault.remedy);
+    }
+    let config = root.and_then(|mut root| {
+        let reader = Reader::new(text, world, &report);
+        reader.expand(&mut root);
+        whole(&reader, &Item::root(&root, &report), matches!(root.value, Value::Null))
+    });
+    let failed = report.has_errors();
+    let found = report.finish();
+    match config {
+        Some(config) if !failed => Ok((config, found)),
+        _ => Err(found),
+    }
+}
+
+fn whole(reader: &Reader<'_>, root: &Item<'_>, empty: bool) -> Option<Config> {
+    if empty {
+        let remedy = "write at least `listeners` and `services`, as in config/standfast.yaml";
+        root.error("the configuration is empty", remedy);
+        return None;
+    }
+    let top = root.table(&file::TOP)?;
+    if let Some(version) = top.get("version") {
+        version.choice(&[("1", ())], &[]);
+    }
+    let admin = admin::admin(reader, top.get("admin"));
+    let process = admin::process(top.get("process"), reader.world);
+    let logging = admin::logging(top.get("logging"));
+    let services = services::services(reader, &top);
+    let listeners = listeners::listeners(reader, &top, &services);
+    cross::binds(&listeners, &admin, top.get("admin"));
+    cross::redirects(&listeners);
+    cross::unused_services(&services);
+    let workers = process.workers.map_or_else(|| reader.world.cores(), usize::from);
+    cross::descriptors(&listeners, &services, workers, reader.world.descriptor_limit());
+    Some(Config {
+        admin,
+        process,
+        logging,
+        listeners: listeners.into_iter().map(|read| read.listener).collect(),
+        services: services.into_iter().filter_map(|read| read.service).collect(),
+        digest: reader.digest(),
+    })
 }

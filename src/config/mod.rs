@@ -9,7 +9,11 @@
 pub mod check;
 pub mod diff;
 mod file;
+mod names;
 mod parse;
+mod report;
+mod units;
+pub mod view;
 
 use std::fmt;
 use std::net::SocketAddr;

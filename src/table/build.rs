@@ -1,1 +1,262 @@
-//! ● A checked configuration, verdicts and serving pools → a table; identities carried over from the last one.
+//! ● A checked configuration, verdicts and serving pools → a table; identities carried over from
+//! the last one.
+//!
+//! Two ways lead to a table: [`first`] and [`reload`] take a whole configuration; [`service`] and
+//! [`with_services`] renew single services after a verdict or a move, and share all the rest.
+
+mod listeners;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance::{Candidates, Member};
+use crate::config::{self, Config, Scheme, WhenNone};
+use crate::failover;
+use crate::health::Verdict;
+
+use super::counters::ServiceCounters;
+use super::history::History;
+use super::{Detail, Endpoint, EndpointId, Identities, Pool, Service, Table};
+
+/// What is known of an endpoint when a table is built.
+pub type Standing = (Verdict, Detail);
+
+/// The endpoints of a configuration: by service, by pool, in its order.
+pub type Endpoints = Vec<Vec<Vec<Arc<Endpoint>>>>;
+
+/// The table a process starts with: nothing is known yet, the first pools serve.
+pub fn first(config: Arc<Config>, workers: usize, now: Duration) -> Table {
+    let identities = Identities { next_serial: 1, next_listener: 1, workers };
+    let nothing = Table {
+        generation: 0,
+        version: 0,
+        config: Arc::new(Config {
+            listeners: Vec::new(),
+            services: Vec::new(),
+            ..(*config).clone()
+        }),
+        listeners: Arc::new([]),
+        services: Vec::new(),
+        identities,
+    };
+    let starts: Vec<_> = config
+        .services
+        .iter()
+        .map(|service| failover::State::start(service.pools.len(), now))
+        .collect();
+    let (endpoints, identities) = endpoints(&config, &nothing);
+    let unknown = |_| Standing::default();
+    reload(config, &nothing, endpoints, identities, &starts, &unknown)
+}
+
+/// The endpoints of a new configuration: known ones keep their identity and counters, new ones get
+/// a free slot and a serial of their own.
+///
+/// An endpoint is known by service, pool, name, address and scheme.
+pub fn endpoints(config: &Config, previous: &Table) -> (Endpoints, Identities) {
+    let known: HashMap<_, _> =
+        previous.endpoints().map(|(endpoint, _)| (identity_of(endpoint), endpoint)).collect();
+    let mut identities = previous.identities;
+    let kept = |key: &Identity| known.get(key).copied();
+    let taken: HashSet<u32> =
+        identities_in(config).filter_map(|key| Some(kept(&key)?.id.slot)).collect();
+    let mut free = (0..).filter(|slot| !taken.contains(slot));
+    let mut endpoint = |service: &Arc<str>, pool: &Arc<str>, config: &Arc<config::Endpoint>| {
+        if let Some(endpoint) = kept(&identity(service, pool, config)) {
+            return Arc::clone(endpoint);
+        }
+        let serial = identities.next_serial;
+        identities.next_serial = serial.wrapping_add(1);
+        let id = EndpointId { slot: free.next().unwrap_or(u32::MAX), serial };
+        let names = (Arc::clone(service), Arc::clone(pool));
+        Arc::new(Endpoint::new(id, names.0, names.1, Arc::clone(config), identities.workers))
+    };
+    let endpoints = config
+        .services
+        .iter()
+        .map(|service| {
+            let mut of_pool = |pool: &Arc<config::Pool>| -> Vec<_> {
+                pool.endpoints.iter().map(|e| endpoint(&service.name, &pool.name, e)).collect()
+            };
+            service.pools.iter().map(&mut of_pool).collect()
+        })
+        .collect();
+    (endpoints, identities)
+}
+
+/// A table of a whole configuration. `endpoints` and `identities` come from [`endpoints`],
+/// `states` are one for each service.
+pub fn reload(
+    config: Arc<Config>,
+    previous: &Table,
+    endpoints: Endpoints,
+    identities: Identities,
+    states: &[failover::State],
+    standing: &dyn Fn(EndpointId) -> Standing,
+) -> Table {
+    let mut identities = identities;
+    let listeners = listeners::carry(&config, previous, &mut identities);
+    let known: HashMap<&str, &Service> =
+        previous.services.iter().map(|service| (&*service.config.name, &**service)).collect();
+    let services = config
+        .services
+        .iter()
+        .zip(endpoints)
+        .zip(states)
+        .map(|((config, endpoints), state)| {
+            let (counters, history) = match known.get(&*config.name) {
+                Some(known) => (Arc::clone(&known.counters), Arc::clone(&known.history)),
+                None => (Arc::new(ServiceCounters::new(identities.workers)), Arc::default()),
+            };
+            let all = tries_all(config, state);
+            let pools = config
+                .pools
+                .iter()
+                .zip(endpoints)
+                .map(|(pool, endpoints)| {
+                    Arc::new(assemble_pool(pool, endpoints.into(), all, standing))
+                })
+                .collect();
+            Arc::new(assemble_service(config, pools, state, counters, history))
+        })
+        .collect();
+    Table {
+        generation: previous.generation + 1,
+        version: previous.version + 1,
+        config,
+        listeners,
+        services,
+        identities,
+    }
+}
+
+/// A service after a verdict or a move: pools of which nothing changed are shared with `previous`.
+pub fn service(
+    previous: &Service,
+    state: &failover::State,
+    history: Arc<History>,
+    standing: &dyn Fn(EndpointId) -> Standing,
+) -> Service {
+    let all = tries_all(&previous.config, state);
+    let did_try_all =
+        previous.none_available && previous.config.failover.when_none == WhenNone::TryAll;
+    let pools = previous
+        .pools
+        .iter()
+        .map(|pool| {
+            let same = all == did_try_all
+                && pool.endpoints.iter().zip(&pool.verdicts).zip(&pool.details).all(
+                    |((endpoint, verdict), detail)| {
+                        let (now, how) = standing(endpoint.id);
+                        (now, &how) == (*verdict, detail)
+                    },
+                );
+            if same {
+                return Arc::clone(pool);
+            }
+            Arc::new(assemble_pool(&pool.config, pool.endpoints.clone(), all, standing))
+        })
+        .collect();
+    let counters = Arc::clone(&previous.counters);
+    assemble_service(&previous.config, pools, state, counters, history)
+}
+
+/// The next table, with some services replaced (by index) and everything else shared.
+pub fn with_services(
+    previous: &Table,
+    changed: impl IntoIterator<Item = (usize, Service)>,
+) -> Table {
+    let mut table = previous.clone();
+    table.version += 1;
+    for (index, service) in changed {
+        if let Some(place) = table.services.get_mut(index) {
+            *place = Arc::new(service);
+        }
+    }
+    table
+}
+
+fn tries_all(config: &config::Service, state: &failover::State) -> bool {
+    state.none_available && config.failover.when_none == WhenNone::TryAll
+}
+
+fn assemble_service(
+    config: &Arc<config::Service>,
+    pools: Box<[Arc<Pool>]>,
+    state: &failover::State,
+    counters: Arc<ServiceCounters>,
+    history: Arc<History>,
+) -> Service {
+    Service {
+        config: Arc::clone(config),
+        order: order(config, &pools, state),
+        pools,
+        serving: state.serving,
+        since: state.since,
+        cause: state.cause,
+        none_available: state.none_available,
+        counters,
+        history,
+    }
+}
+
+/// Pools a request tries in turn: the serving one, then those available, then those that may have
+/// an endpoint that answers; by priority within each.
+fn order(config: &config::Service, pools: &[Arc<Pool>], state: &failover::State) -> Box<[usize]> {
+    if state.none_available && config.failover.when_none == WhenNone::Unavailable {
+        return Box::new([]);
+    }
+    let others = || (0..pools.len()).filter(|pool| *pool != state.serving);
+    let serving = std::iter::once(state.serving);
+    let available = others().filter(|pool| pools[*pool].available);
+    let perhaps =
+        others().filter(|pool| !pools[*pool].available && !pools[*pool].candidates.is_empty());
+    serving.chain(available).chain(perhaps).collect()
+}
+
+fn assemble_pool(
+    config: &Arc<config::Pool>,
+    endpoints: Box<[Arc<Endpoint>]>,
+    all: bool,
+    standing: &dyn Fn(EndpointId) -> Standing,
+) -> Pool {
+    let (verdicts, details): (Vec<_>, Vec<_>) =
+        endpoints.iter().map(|endpoint| standing(endpoint.id)).unzip();
+    let members = (0..)
+        .zip(&config.endpoints)
+        .zip(&verdicts)
+        .filter(|(_, verdict)| all || **verdict != Verdict::Down)
+        .map(|((endpoint, config), _)| Member { endpoint, weight: config.weight });
+    let up = verdicts.iter().filter(|verdict| **verdict == Verdict::Up).count();
+    Pool {
+        config: Arc::clone(config),
+        candidates: Candidates::new(members.collect()),
+        available: up >= config.min_healthy as usize,
+        endpoints,
+        verdicts: verdicts.into(),
+        details: details.into(),
+    }
+}
+
+type Identity<'a> = (&'a str, &'a str, &'a str, SocketAddr, Scheme);
+
+fn identity<'a>(service: &'a str, pool: &'a str, endpoint: &'a config::Endpoint) -> Identity<'a> {
+    (service, pool, &endpoint.name, endpoint.address, endpoint.scheme)
+}
+
+fn identity_of(endpoint: &Endpoint) -> Identity<'_> {
+    identity(&endpoint.service, &endpoint.pool, &endpoint.config)
+}
+
+fn identities_in(config: &Config) -> impl Iterator<Item = Identity<'_>> {
+    config.services.iter().flat_map(|service| {
+        service.pools.iter().flat_map(move |pool| {
+            pool.endpoints.iter().map(move |e| identity(&service.name, &pool.name, e))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;

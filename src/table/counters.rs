@@ -78,7 +78,7 @@ impl Histogram {
 
 /// Requests by status code: the registered ones one by one, the rest by class.
 #[derive(Debug)]
-pub struct Codes([Counter; Codes::LABELS.len()]);
+pub struct Codes([Counter; Self::LABELS.len()]);
 
 impl Default for Codes {
     fn default() -> Self {
@@ -286,6 +286,8 @@ pub struct ProbeCells {
     pub successes: Counter,
     pub failures: Counter,
     pub timeouts: Counter,
+    /// Probes that failed through our own fault: they count neither way.
+    pub voids: Counter,
     pub duration_sum_micros: Counter,
     /// Verdicts changed to up and to down.
     pub to_up: Counter,

@@ -5,6 +5,9 @@
 
 pub mod build;
 pub mod counters;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod history;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +20,7 @@ use crate::health::Verdict;
 use crate::route::Routes;
 
 use counters::{EndpointCounters, ListenerCounters, RouteCounters, ServiceCounters};
+use history::History;
 
 /// What all workers read. Cloning copies pointers only.
 #[derive(Debug, Clone)]
@@ -29,6 +33,17 @@ pub struct Table {
     pub listeners: Arc<[Arc<Listener>]>,
     /// In the order of the configuration; a route's target indexes it.
     pub services: Vec<Arc<Service>>,
+    /// What the next new endpoint and listener will be called.
+    pub identities: Identities,
+}
+
+/// Where identities that are never reused continue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identities {
+    pub next_serial: u32,
+    pub next_listener: u32,
+    /// Data threads: how many cells new counters have.
+    pub workers: usize,
 }
 
 #[derive(Debug)]
@@ -37,6 +52,8 @@ pub struct Listener {
     pub id: ListenerId,
     pub config: Arc<config::Listener>,
     pub routes: Routes<Target>,
+    /// One for each service its routes lead to, in the order of the routes: for views.
+    pub targets: Box<[Target]>,
     pub counters: Arc<ListenerCounters>,
 }
 
@@ -68,6 +85,7 @@ pub struct Service {
     /// No pool is available: requests go out unverified, or are answered with 503.
     pub none_available: bool,
     pub counters: Arc<ServiceCounters>,
+    pub history: Arc<History>,
 }
 
 #[derive(Debug)]
@@ -76,10 +94,21 @@ pub struct Pool {
     pub endpoints: Box<[Arc<Endpoint>]>,
     /// One for each endpoint, at the same index.
     pub verdicts: Box<[Verdict]>,
+    /// How each verdict came about, at the same index.
+    pub details: Box<[Detail]>,
     /// Endpoints that may be picked: those not down; all of them where the service tries all.
     pub candidates: Candidates,
     /// At least `min_healthy` endpoints are up.
     pub available: bool,
+}
+
+/// How an endpoint came to its verdict. Stands still until the verdict changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Detail {
+    /// When the verdict was reached, since the process's origin.
+    pub since: Duration,
+    /// What the deciding probe saw, such as `connection refused`; none before the first verdict.
+    pub reason: Option<Arc<str>>,
 }
 
 /// One address and port, with what must survive a change of table.
@@ -88,6 +117,7 @@ pub struct Endpoint {
     pub id: EndpointId,
     pub service: Arc<str>,
     pub pool: Arc<str>,
+    /// As it was when the endpoint came; a weight changed since is found in the pool's configuration.
     pub config: Arc<config::Endpoint>,
     /// Requests in flight, all workers together.
     in_flight: AtomicU32,
@@ -120,6 +150,13 @@ impl Table {
     }
 }
 
+impl Pool {
+    /// Every endpoint with its verdict.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Arc<Endpoint>, Verdict)> {
+        self.endpoints.iter().zip(self.verdicts.iter().copied())
+    }
+}
+
 impl Endpoint {
     pub fn new(
         id: EndpointId,
@@ -136,25 +173,13 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts one request in flight until the guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> InFlight {
+    /// One more request in flight. Called by the guard in `upstream` alone, which calls
+    /// [`Endpoint::leave`] when it is dropped.
+    pub fn enter(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
     }
-}
 
-/// One request in flight at an endpoint.
-#[derive(Debug)]
-pub struct InFlight(Arc<Endpoint>);
-
-impl InFlight {
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    pub fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

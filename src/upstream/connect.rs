@@ -1,21 +1,17 @@
 //! ○ Opens a connection, TCP and TLS under one deadline. Used by proxy and probe.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::TlsConnector;
 
 use crate::config::UpstreamTls;
+pub use crate::stream::Stream;
 use crate::table::counters::UpstreamError;
-use crate::tls::Certificates;
-
-/// A connection to an endpoint.
-#[derive(Debug)]
-pub enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+use crate::tls::{self, Certificates};
 
 /// Where to, and how.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +37,82 @@ pub async fn open(
     certificates: &Certificates,
     timeout: Duration,
 ) -> Result<Stream, ConnectError> {
-    let _ = (dial, certificates, timeout);
-    todo!()
+    match tokio::time::timeout(timeout, open_unbounded(dial, certificates)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError {
+            reason: UpstreamError::ConnectTimeout,
+            self_fault: false,
+            detail: format!("no connection within {timeout:?}"),
+        }),
+    }
+}
+
+async fn open_unbounded(
+    dial: Dial<'_>,
+    certificates: &Certificates,
+) -> Result<Stream, ConnectError> {
+    let tcp = TcpStream::connect(dial.address).await.map_err(|error| tcp_error(&error))?;
+    // Without it the last segment of a message could wait for an acknowledgement.
+    tcp.set_nodelay(true).map_err(|error| tcp_error(&error))?;
+    let Some((settings, host)) = dial.tls else {
+        return Ok(Stream::Plain(tcp));
+    };
+    let name = settings.server_name.as_deref().unwrap_or(host);
+    let name = tls::server_name(name).map_err(tls_error)?;
+    let client = certificates
+        .client(settings)
+        .ok_or_else(|| tls_error("no TLS settings for this endpoint".to_owned()))?;
+    let stream = TlsConnector::from(client).connect(name, tcp).await;
+    let stream = stream.map_err(|error| handshake_error(&error))?;
+    Ok(Stream::Tls(Box::new(stream.into())))
+}
+
+fn tcp_error(error: &io::Error) -> ConnectError {
+    let errno = Errno::from_io_error(error);
+    let self_fault = matches!(
+        errno,
+        Some(
+            Errno::MFILE
+                | Errno::NFILE
+                | Errno::ADDRNOTAVAIL
+                | Errno::NOBUFS
+                | Errno::NOMEM
+                | Errno::NETUNREACH
+                | Errno::NETDOWN
+                | Errno::AGAIN
+        )
+    );
+    let reason = match errno {
+        Some(Errno::CONNREFUSED) => UpstreamError::Refused,
+        Some(Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE) => UpstreamError::Reset,
+        Some(Errno::TIMEDOUT) => UpstreamError::ConnectTimeout,
+        _ => UpstreamError::Unreachable,
+    };
+    ConnectError { reason, self_fault, detail: plain_words(error) }
+}
+
+fn handshake_error(error: &io::Error) -> ConnectError {
+    let reset = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionAborted
+    );
+    if reset {
+        let detail = format!("connection closed in the TLS handshake: {}", plain_words(error));
+        return ConnectError { reason: UpstreamError::Reset, self_fault: false, detail };
+    }
+    tls_error(format!("TLS: {error}"))
+}
+
+fn tls_error(detail: String) -> ConnectError {
+    ConnectError { reason: UpstreamError::Tls, self_fault: false, detail }
+}
+
+/// The system's words without the number, in lower case: `connection refused`.
+fn plain_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.to_lowercase()
 }

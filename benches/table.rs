@@ -1,0 +1,87 @@
+//! What a change of one verdict costs the control thread in a table of a thousand services.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+
+use standfast::config;
+use standfast::config::WhenNone;
+use standfast::current::Current;
+use standfast::failover;
+use standfast::health::Verdict;
+use standfast::table::{Detail, EndpointId, Table, build};
+
+#[path = "../src/table/fixture.rs"]
+#[expect(clippy::unwrap_used, reason = "addresses written here")]
+mod fixture;
+
+const SERVICES: u32 = 1_000;
+
+/// Two pools of three endpoints each, and a listener that leads to all services.
+fn config() -> Arc<config::Config> {
+    let services = (0..SERVICES).map(|index| {
+        let pool = |name: &str, second: u8| {
+            let [_, _, third, fourth] = index.to_be_bytes();
+            let name_of = |port| format!("10.{second}.{third}.{fourth}:{port}");
+            let endpoints: Vec<_> = (80..83).map(name_of).collect();
+            let endpoints: Vec<_> = endpoints.iter().map(String::as_str).collect();
+            fixture::pool(name, &endpoints)
+        };
+        let pools = vec![pool("hot", 1), pool("standby", 2)];
+        fixture::service_of(&format!("service-{index}"), WhenNone::TryAll, pools)
+    });
+    let services = services.collect();
+    let all: Vec<_> = (0..SERVICES).collect();
+    fixture::config(vec![fixture::listener("web", "0.0.0.0:443", &all)], services)
+}
+
+fn standing(down: Option<EndpointId>) -> impl Fn(EndpointId) -> build::Standing {
+    move |id| {
+        let verdict = if Some(id) == down { Verdict::Down } else { Verdict::Up };
+        (verdict, Detail::default())
+    }
+}
+
+fn one_verdict_changed(table: &Table, index: usize, down: Option<EndpointId>) -> Table {
+    let service = &table.services[index];
+    let state = failover::State::start(service.pools.len(), Duration::ZERO);
+    let history = Arc::clone(&service.history);
+    let renewed = build::service(service, &state, history, &standing(down));
+    build::with_services(table, [(index, renewed)])
+}
+
+fn publish(criterion: &mut Criterion) {
+    let config = config();
+    let first = build::first(Arc::clone(&config), 2, Duration::ZERO);
+    let endpoint = first.services[500].pools[0].endpoints[0].id;
+    let current = Current::new(first.clone());
+    let mut down = false;
+    criterion.bench_function("table/publish one verdict of 1k services", |bencher| {
+        bencher.iter(|| {
+            down = !down;
+            let table = current.load();
+            current.publish(one_verdict_changed(&table, 500, down.then_some(endpoint)));
+        });
+    });
+    criterion.bench_function("table/reload 1k services", |bencher| {
+        bencher.iter_batched(
+            || Arc::clone(&config),
+            |config| {
+                let states: Vec<_> = config
+                    .services
+                    .iter()
+                    .map(|service| failover::State::start(service.pools.len(), Duration::ZERO))
+                    .collect();
+                let (endpoints, identities) = build::endpoints(&config, &first);
+                let known = standing(None);
+                black_box(build::reload(config, &first, endpoints, identities, &states, &known))
+            },
+            BatchSize::LargeInput,
+        );
+    });
+}
+
+criterion_group!(benches, publish);
+criterion_main!(benches);

@@ -1,0 +1,173 @@
+//! ● Services: how they balance, fail over and retry.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admin::{DAY, MILLI};
+use super::reader::Reader;
+use super::{health, pools};
+use crate::config::file::{self, Item, Table};
+use crate::config::units::{self, quote, wrong};
+use crate::config::{Balance, Failback, Failover, Retries, Service, Timeouts, WhenNone, names};
+
+/// A service as far as it could be read.
+pub(super) struct ReadService<'a> {
+    pub(super) name: &'a str,
+    /// The place of its name.
+    pub(super) key: Item<'a>,
+    /// None where an error was reported that leaves nothing to build.
+    pub(super) service: Option<Arc<Service>>,
+    /// A route names it, be the route right or wrong.
+    pub(super) is_named: Cell<bool>,
+}
+
+/// In the order of the file: routes refer to services by their index.
+pub(super) fn services<'a>(reader: &Reader<'a>, top: &Table<'a>) -> Vec<ReadService<'a>> {
+    let Some(item) = top.get("services") else { return Vec::new() };
+    let entries = item.entries().unwrap_or_default();
+    let read = entries.into_iter().map(|(key, item)| {
+        let place = item.clone().at_key(key);
+        if let Err(wrong) = names::name(&key.text) {
+            place.error(wrong.message, wrong.remedy);
+        }
+        let table = item.table(&file::SERVICE);
+        let service = table.and_then(|table| service(reader, &key.text, &table));
+        let (name, service) = (key.text.as_str(), service.map(Arc::new));
+        ReadService { name, key: place, service, is_named: Cell::new(false) }
+    });
+    read.collect()
+}
+
+fn service(reader: &Reader<'_>, name: &str, table: &Table<'_>) -> Option<Service> {
+    let policies = [
+        ("least_requests", Balance::LeastRequests),
+        ("round_robin", Balance::RoundRobin),
+        ("random", Balance::Random),
+    ];
+    let balance = table.get("balance").and_then(|item| item.choice(&policies, &["hash"]));
+    no_outlier_detection(table);
+    let check = table.get("health_check").and_then(|item| health::layer(&item));
+    if let Some(check) = &check {
+        health::read_alone(check);
+    }
+    let failover_table = table.get("failover").and_then(|item| item.table(&file::FAILOVER));
+    let need = failover_table.as_ref().and_then(|table| min_healthy(&table.get("min_healthy")?));
+    let failover = failover(failover_table.as_ref());
+    let retries = retries(table.get("retries"));
+    let timeouts = timeouts(table.get("timeouts"));
+    let shared = pools::Shared {
+        check,
+        upstream: table.get("upstream").and_then(|item| item.table(&file::UPSTREAM)),
+        need: need.unwrap_or(MinHealthy::Count(1)),
+        need_item: failover_table.and_then(|table| table.get("min_healthy")),
+    };
+    let pools = pools::pools(reader, table, &shared)?;
+    Some(Service {
+        name: name.into(),
+        balance: balance.unwrap_or(Balance::LeastRequests),
+        failover,
+        retries,
+        timeouts,
+        pools,
+    })
+}
+
+fn no_outlier_detection(table: &Table<'_>) {
+    if let Some(item) = table.get("outlier_detection").filter(|item| !item.is("false")) {
+        item.error(
+            "`outlier_detection` is not available yet",
+            "remove `outlier_detection`, or write `false`",
+        );
+    }
+}
+
+/// How many endpoints make a pool available.
+#[derive(Clone, Copy)]
+pub(super) enum MinHealthy {
+    Count(u64),
+    Share(f64),
+}
+
+impl MinHealthy {
+    /// Of a pool with so many endpoints: rounded up, at least one.
+    pub(super) fn of(self, endpoints: usize) -> u64 {
+        match self {
+            Self::Count(count) => count,
+            // Endpoints are few, so the product is exact enough: 50% of 4 is 2.
+            Self::Share(share) => ((endpoints as f64 * share - 1e-9).ceil() as u64).max(1),
+        }
+    }
+}
+
+fn min_healthy(item: &Item<'_>) -> Option<MinHealthy> {
+    item.parse(|text| {
+        let found = if text.ends_with('%') {
+            units::percentage(text).map(MinHealthy::Share)?
+        } else if let (Ok(count), true) = (text.parse(), text.bytes().all(|b| b.is_ascii_digit())) {
+            MinHealthy::Count(count)
+        } else {
+            return wrong(
+                format!("{} is neither a number of endpoints nor a share of them", quote(text)),
+                "write e.g. `1` or `50%`",
+            );
+        };
+        match found {
+            MinHealthy::Count(0) | MinHealthy::Share(0.0) => {
+                wrong("a pool without a healthy endpoint cannot be available", "write at least `1`")
+            }
+            found => Ok(found),
+        }
+    })
+}
+
+fn failover(table: Option<&Table<'_>>) -> Failover {
+    let get = |key| table?.get(key);
+    let when_none = [("try_all", WhenNone::TryAll), ("unavailable", WhenNone::Unavailable)];
+    let failback = get("failback").and_then(|item: Item<'_>| item.table(&file::FAILBACK));
+    Failover {
+        failback: self::failback(failback.as_ref()),
+        when_none: get("when_none")
+            .and_then(|item| item.choice(&when_none, &[]))
+            .unwrap_or(WhenNone::TryAll),
+    }
+}
+
+fn failback(table: Option<&Table<'_>>) -> Failback {
+    let get = |key| table?.get(key);
+    let manual = get("mode").and_then(|item: Item<'_>| {
+        let modes = [("auto", false), ("manual", true)];
+        item.choice(&modes, &[])
+    });
+    let stable_for = get("stable_for").and_then(|item| {
+        if manual == Some(true) {
+            item.warn("`stable_for` has no effect with `mode: manual`", "remove `stable_for`");
+        }
+        item.duration(Duration::ZERO..=DAY)
+    });
+    match manual {
+        Some(true) => Failback::Manual,
+        _ => Failback::Auto { stable_for: stable_for.unwrap_or(Duration::from_secs(5 * 60)) },
+    }
+}
+
+fn retries(item: Option<Item<'_>>) -> Retries {
+    let table = item.and_then(|item| item.table(&file::RETRIES));
+    let get = |key| table.as_ref()?.get(key);
+    let attempts = get("attempts").and_then(|item| item.integer(0..=10));
+    Retries {
+        attempts: attempts.and_then(|attempts| attempts.try_into().ok()).unwrap_or(2),
+        budget: get("budget").and_then(|item| item.parse(units::percentage)).unwrap_or(0.2),
+    }
+}
+
+fn timeouts(item: Option<Item<'_>>) -> Timeouts {
+    let table = item.and_then(|item| item.table(&file::TIMEOUTS));
+    let get = |key| table.as_ref()?.get(key)?.duration(MILLI..=DAY);
+    Timeouts {
+        connect: get("connect").unwrap_or(Duration::from_secs(1)),
+        response_header: get("response_header").unwrap_or(Duration::from_secs(30)),
+        idle: get("idle").unwrap_or(Duration::from_secs(60)),
+        total: get("total"),
+    }
+}

@@ -1,0 +1,114 @@
+//! A table for tests of what is seen from outside: `app` with a hot and a standby pool of two
+//! endpoints each behind one listener, two workers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::*;
+use crate::table::{Table, build};
+
+pub(crate) fn config() -> Config {
+    Config {
+        admin: Admin {
+            listen: ([127, 0, 0, 1], 0).into(),
+            listen_is_explicit: true,
+            socket: None,
+            token: None,
+        },
+        process: Process {
+            workers: None,
+            lame_duck: Duration::ZERO,
+            drain_timeout: Duration::from_secs(30),
+        },
+        logging: Logging { level: Level::Info, format: LogFormat::Text, access_log: None },
+        listeners: vec![Arc::new(listener())],
+        services: vec![Arc::new(service())],
+        digest: "0123456789abcdef".to_owned(),
+    }
+}
+
+pub(crate) fn table() -> Table {
+    build::first(Arc::new(config()), 2, Duration::from_secs(1))
+}
+
+fn listener() -> Listener {
+    let certificate = Certificate {
+        cert_file: "certs/app.crt".into(),
+        key_file: "certs/app.key".into(),
+        chain_pem: b"chain".to_vec(),
+        key_pem: Secret(b"the private key".to_vec()),
+        names: vec!["app.example.com".to_owned()],
+        not_after: 1_800_000_000,
+    };
+    Listener {
+        name: "https".into(),
+        bind: ([127, 0, 0, 1], 8443).into(),
+        tls: Some(Tls { min_version: TlsVersion::V1_2, certificates: vec![certificate] }),
+        redirect_https: false,
+        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        limits: Limits {
+            max_connections: 50_000,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            max_header_size: 65_536,
+            max_headers: 128,
+            max_uri: 16_384,
+            max_body_size: None,
+        },
+        routes: vec![Route { hosts: Vec::new(), path_prefix: "/".to_owned(), service: 0 }],
+    }
+}
+
+fn service() -> Service {
+    Service {
+        name: "app".into(),
+        balance: Balance::LeastRequests,
+        failover: Failover {
+            failback: Failback::Auto { stable_for: Duration::from_secs(300) },
+            when_none: WhenNone::TryAll,
+        },
+        retries: Retries { attempts: 2, budget: 0.2 },
+        timeouts: Timeouts {
+            connect: Duration::from_secs(1),
+            response_header: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            total: None,
+        },
+        pools: vec![Arc::new(pool("hot", 1)), Arc::new(pool("standby", 2))],
+    }
+}
+
+fn pool(name: &str, net: u8) -> Pool {
+    let http = HttpCheck {
+        tls: false,
+        path: "/healthz".to_owned(),
+        host: None,
+        status: vec![(200, 299)],
+        body_contains: None,
+        headers: vec![("x-cluster-id".to_owned(), "hot".to_owned())],
+    };
+    let check = HealthCheck {
+        kind: CheckKind::Http(http),
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(800),
+        fast_interval: Duration::from_millis(100),
+        unhealthy_threshold: 3,
+        healthy_threshold: 2,
+    };
+    let endpoint = |host: u8| {
+        let address = std::net::SocketAddr::from(([10, 0, net, host], 80));
+        let (name, host) = (address.to_string().into(), address.ip().to_string());
+        Arc::new(Endpoint { name, scheme: Scheme::Http, host, address, weight: 1 })
+    };
+    Pool {
+        name: name.into(),
+        min_healthy: 1,
+        health_check: Some(check),
+        upstream: Upstream {
+            tls: UpstreamTls { server_name: None, ca: None, verify: true },
+            max_requests: 1024,
+        },
+        endpoints: vec![endpoint(10), endpoint(11)],
+    }
+}

@@ -1,0 +1,258 @@
+//! ○ Deadlines of a worker's connections, without a timer each: a cell a connection and one sweep.
+//!
+//! A connection sets its deadline by writing a cell. Every tick the worker asks whether the
+//! earliest one known is over, and only then looks at all of them. The same sweep tells requests
+//! that wait for an endpoint when it was declared down, and idle connections when to leave.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::table::{EndpointId, ListenerId};
+
+/// Why a wait is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fired {
+    Deadline,
+    /// The endpoint waited for was declared down, or is no longer configured.
+    EndpointDown,
+    /// The connection is idle and its listener or the process is going away.
+    Leave,
+}
+
+/// All connections of a worker.
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: RefCell<Slab<Rc<Entry>>>,
+    /// No deadline is earlier, in milliseconds since the origin.
+    next_due: Cell<u64>,
+    now_millis: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    listener: ListenerId,
+    deadline: Cell<u64>,
+    /// No deadline may be later.
+    limit: Cell<u64>,
+    waits_for: Cell<Option<EndpointId>>,
+    idle: Cell<bool>,
+    fired: Cell<Option<Fired>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// One connection's place in the registry.
+#[derive(Debug)]
+pub struct Ticket {
+    registry: Rc<Registry>,
+    entry: Rc<Entry>,
+    key: usize,
+}
+
+impl Registry {
+    const NEVER: u64 = u64::MAX;
+    /// How often [`Registry::sweep`] is to be called.
+    pub const TICK: Duration = Duration::from_millis(50);
+
+    /// The time of the last sweep; at most one tick old.
+    pub fn now_millis(&self) -> u64 {
+        self.now_millis.get()
+    }
+
+    pub fn register(self: &Rc<Self>, listener: ListenerId) -> Ticket {
+        let entry = Rc::new(Entry {
+            listener,
+            deadline: Cell::new(Self::NEVER),
+            limit: Cell::new(Self::NEVER),
+            waits_for: Cell::new(None),
+            idle: Cell::new(false),
+            fired: Cell::new(None),
+            waker: RefCell::new(None),
+        });
+        let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
+        Ticket { registry: Rc::clone(self), entry, key }
+    }
+
+    pub fn count(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    /// Ends the waits that are over at `now`.
+    pub fn sweep(&self, now: Duration) {
+        let now = now.as_millis() as u64;
+        self.now_millis.set(now);
+        if now < self.next_due.get() {
+            return;
+        }
+        let mut next = Self::NEVER;
+        for (_, entry) in self.entries.borrow().iter() {
+            if entry.deadline.get() <= now {
+                entry.deadline.set(Self::NEVER);
+                entry.fire(Fired::Deadline);
+            }
+            next = next.min(entry.deadline.get());
+        }
+        self.next_due.set(next);
+    }
+
+    /// Ends the waits for endpoints that `is_gone` says are down or no longer there.
+    pub fn endpoints_changed(&self, mut is_gone: impl FnMut(EndpointId) -> bool) {
+        for (_, entry) in self.entries.borrow().iter() {
+            if entry.waits_for.get().is_some_and(&mut is_gone) {
+                entry.waits_for.set(None);
+                entry.fire(Fired::EndpointDown);
+            }
+        }
+    }
+
+    /// Asks the idle connections to leave: those of one listener, or all.
+    pub fn leave(&self, listener: Option<ListenerId>) {
+        for (_, entry) in self.entries.borrow().iter() {
+            if entry.idle.get() && listener.is_none_or(|id| id == entry.listener) {
+                entry.fire(Fired::Leave);
+            }
+        }
+    }
+}
+
+impl Ticket {
+    /// Sets or moves the deadline, counted from the last sweep.
+    pub fn set(&self, after: Duration) {
+        let deadline = self.in_future(after).min(self.entry.limit.get());
+        self.entry.deadline.set(deadline);
+        if deadline < self.registry.next_due.get() {
+            self.registry.next_due.set(deadline);
+        }
+    }
+
+    /// From now on no deadline is later than this; `None` lifts the limit.
+    pub fn limit(&self, after: Option<Duration>) {
+        self.entry.limit.set(after.map_or(Registry::NEVER, |after| self.in_future(after)));
+    }
+
+    fn in_future(&self, after: Duration) -> u64 {
+        // One tick more: a wait is never shorter than it was asked to be.
+        let after = after + Registry::TICK;
+        self.registry.now_millis.get().saturating_add(after.as_millis() as u64)
+    }
+
+    pub fn clear(&self) {
+        self.entry.deadline.set(Registry::NEVER);
+        self.entry.waits_for.set(None);
+        self.entry.fired.set(None);
+    }
+
+    /// The wait is for this endpoint and ends when it is declared down.
+    pub fn wait_for(&self, endpoint: Option<EndpointId>) {
+        self.entry.waits_for.set(endpoint);
+    }
+
+    /// Between two requests a connection may be asked to leave.
+    pub fn set_idle(&self, idle: bool) {
+        self.entry.idle.set(idle);
+    }
+
+    /// Ready when the wait is over. To be polled first, before the work it guards.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Fired> {
+        if let Some(fired) = self.entry.fired.take() {
+            return Poll::Ready(fired);
+        }
+        let mut waker = self.entry.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.registry.entries.borrow_mut().remove(self.key);
+    }
+}
+
+impl Entry {
+    fn fire(&self, fired: Fired) {
+        self.fired.set(Some(fired));
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> Rc<Registry> {
+        let registry = Rc::new(Registry::default());
+        registry.sweep(Duration::from_secs(1));
+        registry
+    }
+
+    fn poll(ticket: &Ticket) -> Poll<Fired> {
+        ticket.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_deadline_fires_once_and_not_early() {
+        let registry = registry();
+        let ticket = registry.register(ListenerId(0));
+        ticket.set(Duration::from_millis(100));
+        registry.sweep(Duration::from_millis(1_100));
+        assert_eq!(poll(&ticket), Poll::Pending);
+        registry.sweep(Duration::from_millis(1_150));
+        assert_eq!(poll(&ticket), Poll::Ready(Fired::Deadline));
+        registry.sweep(Duration::from_secs(9));
+        assert_eq!(poll(&ticket), Poll::Pending);
+    }
+
+    #[test]
+    fn a_deadline_moved_later_does_not_fire_at_the_earlier_time() {
+        let registry = registry();
+        let ticket = registry.register(ListenerId(0));
+        ticket.set(Duration::from_millis(100));
+        ticket.set(Duration::from_secs(5));
+        registry.sweep(Duration::from_secs(3));
+        assert_eq!(poll(&ticket), Poll::Pending);
+        registry.sweep(Duration::from_secs(7));
+        assert_eq!(poll(&ticket), Poll::Ready(Fired::Deadline));
+    }
+
+    #[test]
+    fn a_limit_caps_every_deadline_set_after_it() {
+        let registry = registry();
+        let ticket = registry.register(ListenerId(0));
+        ticket.limit(Some(Duration::from_millis(500)));
+        ticket.set(Duration::from_secs(60));
+        registry.sweep(Duration::from_millis(1_600));
+        assert_eq!(poll(&ticket), Poll::Ready(Fired::Deadline));
+    }
+
+    #[test]
+    fn only_waits_for_the_endpoint_that_went_down_end() {
+        let registry = registry();
+        let (one, two) = (registry.register(ListenerId(0)), registry.register(ListenerId(0)));
+        let id = |slot| EndpointId { slot, serial: 1 };
+        one.wait_for(Some(id(1)));
+        two.wait_for(Some(id(2)));
+        registry.endpoints_changed(|endpoint| endpoint == id(1));
+        assert_eq!(poll(&one), Poll::Ready(Fired::EndpointDown));
+        assert_eq!(poll(&two), Poll::Pending);
+    }
+
+    #[test]
+    fn a_busy_connection_is_not_asked_to_leave() {
+        let registry = registry();
+        let (idle, busy) = (registry.register(ListenerId(3)), registry.register(ListenerId(3)));
+        idle.set_idle(true);
+        registry.leave(Some(ListenerId(4)));
+        assert_eq!(poll(&idle), Poll::Pending);
+        registry.leave(None);
+        assert_eq!(poll(&idle), Poll::Ready(Fired::Leave));
+        assert_eq!(poll(&busy), Poll::Pending);
+    }
+}

@@ -1,0 +1,92 @@
+//! ○ Idle connections of one worker: bounded, the last one used is the first one used again.
+
+use crate::stream::Stream;
+use crate::table::EndpointId;
+
+/// A connection with what its kernel has been given, for the proof that a request was not read.
+#[derive(Debug)]
+pub struct Connection {
+    pub stream: Stream,
+    /// Bytes written to the socket so far; not counted for TLS.
+    pub written: u64,
+}
+
+/// By slot of the endpoint; a slot that changed hands drops what it held.
+#[derive(Debug, Default)]
+pub struct Idle {
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    serial: u32,
+    kept: Vec<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    connection: Connection,
+    /// Milliseconds since the origin.
+    expires: u64,
+}
+
+impl Idle {
+    /// Idle connections a worker keeps to one endpoint at the most.
+    pub const MAX: usize = 256;
+
+    /// The last connection put back that is still alive as far as can be seen.
+    pub fn take(&mut self, id: EndpointId, now_millis: u64) -> Option<Connection> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        if slot.serial != id.serial {
+            slot.kept.clear();
+            return None;
+        }
+        while let Some(kept) = slot.kept.pop() {
+            if kept.expires > now_millis && !kept.connection.stream.has_input() {
+                return Some(kept.connection);
+            }
+        }
+        None
+    }
+
+    pub fn put(&mut self, id: EndpointId, connection: Connection, expires: u64) {
+        let index = id.slot as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        let slot = &mut self.slots[index];
+        if slot.serial != id.serial {
+            slot.kept.clear();
+            slot.serial = id.serial;
+        }
+        if slot.kept.len() < Self::MAX {
+            slot.kept.push(Kept { connection, expires });
+        }
+    }
+
+    pub fn count(&self, id: EndpointId) -> usize {
+        match self.slots.get(id.slot as usize) {
+            Some(slot) if slot.serial == id.serial => slot.kept.len(),
+            _ => 0,
+        }
+    }
+
+    /// Drops what is over its time, closed by its endpoint, or kept to an endpoint that `is_gone`.
+    pub fn sweep(&mut self, now_millis: u64, mut is_gone: impl FnMut(EndpointId) -> bool) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if slot.kept.is_empty() {
+                continue;
+            }
+            if is_gone(EndpointId { slot: index as u32, serial: slot.serial }) {
+                slot.kept = Vec::new();
+            }
+            slot.kept
+                .retain(|kept| kept.expires > now_millis && !kept.connection.stream.has_input());
+        }
+    }
+
+    /// Drops all of them, to free descriptors.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+    }
+}

@@ -1,0 +1,126 @@
+//! The examples users copy are clean: no error, no warning.
+
+#[path = "support/fake_world.rs"]
+mod fake_world;
+
+use std::fs;
+use std::path::Path;
+
+use fake_world::FakeWorld;
+use standfast::cli::load::load;
+use standfast::config::Failback;
+use standfast::config::check::{Checked, check};
+use standfast::config::view::redacted_json;
+
+/// What the examples name, and nothing else.
+fn world() -> FakeWorld {
+    let mut world = FakeWorld::default();
+    world.files.clear();
+    for (path, names) in [
+        ("certs/dev", "localhost"),
+        ("/etc/standfast/app", "app.example.com,*.app.example.com"),
+        ("/etc/standfast/shop", "shop.example.com"),
+        ("/etc/standfast/tls/example.com", "*.example.com"),
+    ] {
+        world.file(&format!("{path}.crt"), &format!("{names} 1 100"));
+        world.file(&format!("{path}.key"), "key");
+    }
+    world.file("/etc/standfast/clusters-ca.crt", "ca");
+    world.file("/etc/standfast/tls/company-ca.crt", "ca");
+    world.file("/run/secrets/admin-token", "s3cret-token\n");
+    world.file("/etc/standfast/secrets/admin-token", "s3cret-token\n");
+    world
+}
+
+fn example(name: &str) -> Checked {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    // A file that is not there is refused as an empty one.
+    check(&fs::read_to_string(path).unwrap_or_default(), &world())
+}
+
+#[test]
+fn every_example_is_clean() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    let examples = names.iter().filter(|name| name.ends_with(".yaml"));
+    let mut seen = 0;
+    for name in examples {
+        seen += 1;
+        match example(name) {
+            Ok((_, warnings)) => assert_eq!(warnings, [], "{name}"),
+            Err(found) => panic!("{name}: {found:#?}"),
+        }
+    }
+    assert!(seen >= 3, "{names:?}");
+}
+
+/// What the README says to run, with the files that are really there.
+#[test]
+fn the_least_example_can_be_used_as_it_lies_there() {
+    let (_, warnings) = load(Path::new("config/standfast.yaml")).unwrap();
+    // How many descriptors this machine allows is no fault of the example.
+    let others = warnings.iter().filter(|warning| !warning.message.contains("descriptors"));
+    assert_eq!(others.count(), 0, "{warnings:#?}");
+}
+
+#[test]
+fn the_example_of_two_clusters_has_blue_first_and_green_to_fall_back_on() {
+    let (config, _) = example("kubernetes-two-clusters.yaml").unwrap();
+    for service in &config.services {
+        let pools: Vec<_> = service.pools.iter().map(|pool| &*pool.name).collect();
+        assert_eq!(pools, ["blue", "green"]);
+        assert!(service.pools.iter().all(|pool| pool.min_healthy == 2));
+        // Both services have the one that is written for the first and named by the second.
+        assert!(service.pools.iter().all(|pool| pool.upstream.tls.ca.is_some()));
+    }
+    assert_eq!(config.services[1].failover.failback, Failback::Manual);
+}
+
+/// Keeps config/full.yaml true: what it says are the defaults are the defaults.
+#[test]
+fn the_full_example_names_the_defaults() {
+    let (full, _) = example("full.yaml").unwrap();
+    let (least, _) = example("standfast.yaml").unwrap();
+    let [full, least] = [redacted_json(&full), redacted_json(&least)];
+    for key in [
+        "/admin/listen",
+        "/process/workers",
+        "/process/drain_timeout",
+        "/logging/level",
+        "/logging/format",
+    ] {
+        assert_eq!(full.pointer(key).unwrap(), least.pointer(key).unwrap(), "{key}");
+    }
+    let mut limits = full["listeners"][1]["limits"].clone();
+    limits["max_body_size"] = serde_json::Value::Null;
+    assert_eq!(limits, least["listeners"][0]["limits"]);
+    let [full, least] = [&full["services"]["app"], &least["services"]["app"]];
+    for key in [
+        "/balance",
+        "/failover",
+        "/retries",
+        "/timeouts/connect",
+        "/timeouts/response_header",
+        "/timeouts/idle",
+        "/pools/0/health_check/interval",
+        "/pools/0/health_check/timeout",
+        "/pools/0/health_check/fast_interval",
+        "/pools/0/health_check/unhealthy_threshold",
+        "/pools/0/health_check/healthy_threshold",
+        "/pools/0/health_check/expect/status",
+        "/pools/0/upstream/max_requests",
+        "/pools/0/upstream/tls/verify",
+    ] {
+        assert_eq!(full.pointer(key).unwrap(), least.pointer(key).unwrap(), "{key}");
+    }
+}
+
+#[test]
+fn no_secret_is_in_the_json_of_a_configuration() {
+    let (config, _) = example("full.yaml").unwrap();
+    let shown = redacted_json(&config).to_string();
+    assert!(shown.contains("(secret)"));
+    assert!(!shown.contains("s3cret"));
+    assert!(!format!("{config:?}").contains("s3cret"));
+}

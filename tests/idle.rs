@@ -1,0 +1,240 @@
+//! Idle connections to endpoints: reused, and never the cause of a lost or doubled request.
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use support::client::Client;
+use support::endpoint::{Conn, Endpoint};
+use support::lab::{Lab, plain, plain_with};
+use support::nginx::Nginx;
+use support::proxy::Proxy;
+use support::{free_address, until};
+
+/// One worker, so that every request can meet the idle connection of the one before.
+fn one_worker(config: &str) -> String {
+    format!("process: {{ workers: 1 }}\n{config}")
+}
+
+fn post(client: &mut Client, n: usize) -> support::wire::Message {
+    client.send(format!(
+        "POST /load?n={n} HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\n\r\nbody"
+    ));
+    client.response("POST")
+}
+
+#[test]
+fn connection_closed_by_the_endpoint_while_idle_costs_no_request() {
+    let (lab, bind) = (Lab::new(), free_address());
+    // Answers once on every connection, says it would keep it, and closes it all the same.
+    let closed = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&closed);
+    let endpoint = Endpoint::start(move |conn| {
+        if conn.request().is_some() {
+            conn.answer(200, "once");
+            conn.half_close();
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let proxy = Proxy::start(&lab, &one_worker(&plain(bind, &endpoint.url())));
+    let mut client = Client::plain(bind);
+    for n in 0..50 {
+        let answer =
+            if n % 2 == 0 { client.get(&format!("/load?n={n}")) } else { post(&mut client, n) };
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "once"), "request {n}");
+        until("the endpoint closed", || (closed.load(Ordering::SeqCst) > n).then_some(()));
+    }
+    assert_eq!(endpoint.requests().len(), 50, "a request was delivered twice");
+    assert_eq!(proxy.metrics().sum("standfast_requests_lost_total", &[]), 0.0);
+    proxy.stop();
+}
+
+#[test]
+fn reset_of_an_idle_connection_costs_no_request() {
+    let (lab, bind) = (Lab::new(), free_address());
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&ended);
+    let endpoint = Endpoint::start(move |conn| {
+        if conn.request().is_some() {
+            conn.answer(200, "once");
+            conn.reset_at_end();
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let proxy = Proxy::start(&lab, &one_worker(&plain(bind, &endpoint.url())));
+    let mut client = Client::plain(bind);
+    for n in 0..50 {
+        assert_eq!(post(&mut client, n).status(), 200, "request {n}");
+        until("the endpoint reset it", || (ended.load(Ordering::SeqCst) > n).then_some(()));
+    }
+    assert_eq!(endpoint.requests().len(), 50, "a request was delivered twice");
+    proxy.stop();
+}
+
+#[test]
+fn get_whose_reused_connection_dies_under_it_is_sent_anew() {
+    let (lab, bind) = (Lab::new(), free_address());
+    // The second request on a connection is read and never answered.
+    let endpoint = Endpoint::start(|conn| {
+        if conn.request().is_some() {
+            conn.answer(200, "first");
+            conn.request();
+        }
+    });
+    let service = "retries: { attempts: 2, budget: 100% }";
+    let config = one_worker(&plain_with(bind, "", service, &endpoint.url()));
+    let proxy = Proxy::start(&lab, &config);
+    let mut client = Client::plain(bind);
+    for n in 0..10 {
+        let answer = client.get(&format!("/load?n={n}"));
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "first"), "request {n}");
+    }
+    let rescued = [("proof", "idempotent")];
+    until("rescues are counted", || {
+        (proxy.metrics().sum("standfast_requests_rescued_total", &rescued) >= 1.0).then_some(())
+    });
+    proxy.stop();
+}
+
+#[test]
+fn post_that_was_read_on_a_reused_connection_is_not_sent_anew() {
+    let (lab, bind) = (Lab::new(), free_address());
+    let endpoint = Endpoint::start(|conn| {
+        if conn.request().is_some() {
+            conn.answer(200, "first");
+            conn.request();
+        }
+    });
+    let proxy = Proxy::start(&lab, &one_worker(&plain(bind, &endpoint.url())));
+    let mut client = Client::plain(bind);
+    let mut statuses = HashMap::new();
+    for n in 0..20 {
+        let answer = post(&mut client, n);
+        *statuses.entry(answer.status()).or_insert(0) += 1;
+        if !answer.keeps() {
+            client = Client::plain(bind);
+        }
+    }
+    assert_eq!(statuses.keys().max(), Some(&502), "{statuses:?}");
+    let mut delivered: HashMap<String, usize> = HashMap::new();
+    for request in endpoint.requests() {
+        *delivered.entry(request.target().to_owned()).or_default() += 1;
+    }
+    assert!(delivered.values().all(|count| *count == 1), "{delivered:?}");
+    let lost = [("reason", "not_idempotent")];
+    assert!(proxy.metrics().sum("standfast_requests_lost_total", &lost) >= 1.0);
+    proxy.stop();
+}
+
+#[test]
+fn posts_to_an_ingress_that_closes_every_few_requests_are_never_lost_or_doubled() {
+    let (lab, bind) = (Lab::new(), free_address());
+    // Closes after three answers without a word, as an ingress does at its keep-alive limit.
+    let endpoint = Endpoint::start(|conn: &mut Conn| {
+        for _ in 0..3 {
+            if conn.request().is_none() {
+                return;
+            }
+            conn.answer(200, "ok");
+        }
+    });
+    let config = plain(bind, &endpoint.url());
+    let proxy = Proxy::start(&lab, &config);
+    let clients: Vec<_> = (0..4)
+        .map(|thread| {
+            std::thread::spawn(move || {
+                let mut client = Client::plain(bind);
+                let mut answered = 0;
+                for n in 0..100 {
+                    let answer = post(&mut client, thread * 1000 + n);
+                    answered += usize::from(answer.status() == 200);
+                    if !answer.keeps() {
+                        client = Client::plain(bind);
+                    }
+                }
+                answered
+            })
+        })
+        .collect();
+    let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    assert_eq!(answered, 400);
+    let mut delivered: HashMap<String, usize> = HashMap::new();
+    for request in endpoint.requests() {
+        *delivered.entry(request.target().to_owned()).or_default() += 1;
+    }
+    assert_eq!(delivered.len(), 400);
+    assert!(delivered.values().all(|count| *count == 1), "delivered twice");
+    proxy.stop();
+}
+
+#[test]
+fn keep_alive_timeout_of_the_endpoint_is_heeded() {
+    let (lab, bind) = (Lab::new(), free_address());
+    // Promises two seconds. Whoever holds the connection longer may lose a request on it.
+    let (in_time, late) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counters = (Arc::clone(&in_time), Arc::clone(&late));
+    let endpoint = Endpoint::start(move |conn| {
+        if conn.request().is_none() {
+            return;
+        }
+        conn.send("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 2\r\n\r\nok");
+        let closed = conn.closed_within(Duration::from_secs(2));
+        (if closed { &counters.0 } else { &counters.1 }).fetch_add(1, Ordering::SeqCst);
+    });
+    let proxy = Proxy::start(&lab, &one_worker(&plain(bind, &endpoint.url())));
+    let mut client = Client::plain(bind);
+    for n in 1..=2 {
+        assert_eq!(client.get("/").text(), "ok");
+        until("the idle connection ends", || {
+            let ended = in_time.load(Ordering::SeqCst) + late.load(Ordering::SeqCst);
+            (ended == n).then_some(())
+        });
+    }
+    assert_eq!(late.load(Ordering::SeqCst), 0, "kept longer than the endpoint promised");
+    proxy.stop();
+}
+
+#[test]
+fn idle_connections_are_given_up_at_the_idle_timeout() {
+    let (lab, bind) = (Lab::new(), free_address());
+    let closed = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&closed);
+    let endpoint = Endpoint::start(move |conn| {
+        while conn.request().is_some() {
+            conn.answer(200, "ok");
+        }
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let config = one_worker(&plain_with(bind, "", "timeouts: { idle: 300ms }", &endpoint.url()));
+    let proxy = Proxy::start(&lab, &config);
+    let mut client = Client::plain(bind);
+    for n in 1..=2 {
+        assert_eq!(client.get("/").text(), "ok");
+        until("it is given up", || (closed.load(Ordering::SeqCst) == n).then_some(()));
+    }
+    proxy.stop();
+}
+
+#[test]
+fn graceful_restart_of_an_ingress_costs_no_post() {
+    let (lab, bind) = (Lab::new(), free_address());
+    let mut first = Nginx::start(&lab, "hot");
+    let second = Nginx::start(&lab, "hot");
+    let service = "health_check: { path: /healthz, interval: 200ms, timeout: 150ms }";
+    let endpoints = format!("{}, {}", first.url(), second.url());
+    let proxy = Proxy::start(&lab, &plain_with(bind, "", service, &endpoints));
+    proxy.wait_all_up("app");
+    let mut client = Client::plain(bind);
+    for n in 0..20 {
+        assert_eq!(post(&mut client, n).status(), 200);
+    }
+    // All idle connections to it are closed in an orderly way, and nobody listens any more.
+    first.quit();
+    for n in 20..40 {
+        assert_eq!(post(&mut client, n).status(), 200, "request {n}");
+    }
+    proxy.stop();
+}
