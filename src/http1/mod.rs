@@ -23,3 +23,6 @@ pub use framing::{Body, Decoder, FramingError, Step};
 pub use head::{Limits, Method, Parsed, Version};
 pub use request::{Request, RequestError};
 pub use response::{Response, ResponseError};
+
+#[cfg(test)]
+mod properties;
