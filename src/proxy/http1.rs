@@ -234,6 +234,7 @@ impl Connection {
         let cells = counters.workers.of(self.local.worker);
         cells.codes.increment(if ended == Ended::ClientGone { 499 } else { call.status });
         cells.duration.observe(duration.as_micros() as u64);
+        self.count_bytes(listener);
         if call.wants_times {
             self.log(listener, Some(call), call.status, ended, started, duration);
         }
@@ -375,6 +376,13 @@ impl Connection {
             duration,
         }
         .write(&self.local);
+    }
+
+    fn count_bytes(&self, listener: &Listener) {
+        let side = &self.side;
+        let cells = listener.counters.workers.of(self.local.worker);
+        cells.received_bytes.add(side.head as u64 + side.up.body_bytes());
+        cells.sent_bytes.add(side.down.wire_bytes());
     }
 
     fn count_rejection(&self, rejection: Rejection) {
