@@ -207,7 +207,8 @@ impl<C: Client> Attempt<'_, C> {
     }
 
     fn begin_download(&mut self, length: usize, idle: Duration) {
-        self.client.begin_download(self.response, &self.buffer.bytes()[..length], length);
+        let head = &self.buffer.bytes()[..length];
+        self.client.begin_download(self.local, self.response, head, length);
         self.uploading = !self.client.upload().done;
         self.passed = 0;
         self.ticket.set(idle);

@@ -38,7 +38,7 @@ pub trait Client {
         head: &[u8],
     ) -> Poll<io::Result<()>>;
     /// Starts the answer with this head; its body begins at `body_at` of the endpoint's buffer.
-    fn begin_download(&mut self, response: &Response, head: &[u8], body_at: usize);
+    fn begin_download(&mut self, local: &Local, response: &Response, head: &[u8], body_at: usize);
     /// Passes head and body on. `Broken::Source` is the endpoint, `Sink` the client.
     fn poll_download(
         &mut self,

@@ -50,7 +50,7 @@ impl Connection {
         stream: Stream,
         peer: SocketAddr,
     ) -> Self {
-        let side = Side::new(stream, peer);
+        let side = Side::new(listener, stream, peer);
         Self { local, listener, ticket, side, response: Response::default() }
     }
 
@@ -257,10 +257,10 @@ impl Connection {
     /// Writes an answer of ours and drops what is left of the request. True when the connection can
     /// be kept.
     async fn write_answer(&mut self, answer: Answer<'_>) -> bool {
-        let Self { local, ticket, side, .. } = self;
+        let Self { local, listener, ticket, side, .. } = self;
         // A body that came whole with its head costs nothing to drop; else the connection ends.
         let body_is_here = side.drop_buffered_body(local);
-        let keep = side.request.keep_alive() && body_is_here && !local.draining.get();
+        let keep = side.request.keep_alive() && body_is_here && local.keeps(*listener);
         let mut out = Vec::with_capacity(512);
         answer.write(&mut out, keep, side.request.method() == Method::Head);
         ticket.set(side.body_timeout.max(Duration::from_secs(1)));

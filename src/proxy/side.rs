@@ -17,7 +17,7 @@ use super::pump::{Broken, Pump, Source};
 use crate::http1::forward::{self, RequestEdits, ResponseEdits};
 use crate::http1::{Body, Limits, Parsed, Request, RequestError, Response, Version};
 use crate::stream::Stream;
-use crate::table::Listener;
+use crate::table::{Listener, ListenerId};
 
 /// What an exchange borrows of a client's connection.
 pub(super) struct Side {
@@ -37,11 +37,11 @@ pub(super) struct Side {
     owed_continue: &'static [u8],
     /// The connection can be kept after this request.
     pub(super) keep: bool,
-    draining: bool,
+    listener: ListenerId,
 }
 
 impl Side {
-    pub(super) fn new(stream: Stream, peer: SocketAddr) -> Self {
+    pub(super) fn new(listener: ListenerId, stream: Stream, peer: SocketAddr) -> Self {
         Self {
             stream,
             buffer: Buffer::default(),
@@ -56,7 +56,7 @@ impl Side {
             down: Pump::default(),
             owed_continue: b"",
             keep: false,
-            draining: false,
+            listener,
         }
     }
 
@@ -104,7 +104,6 @@ impl Side {
         self.body_max = config.limits.max_body_size.unwrap_or(u64::MAX);
         self.body_timeout = config.limits.body_timeout;
         self.keep = self.request.keep_alive();
-        self.draining = local.draining.get();
         write_hex(&mut self.request_id, local.random(), local.random());
         let owes = self.request.expects_continue() && self.request.version() == Version::Http11;
         self.owed_continue = if owes { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };
@@ -204,13 +203,14 @@ impl Client for Side {
         self.down.poll_lead(cx, &mut self.stream)
     }
 
-    fn begin_download(&mut self, response: &Response, head: &[u8], body_at: usize) {
+    fn begin_download(&mut self, local: &Local, response: &Response, head: &[u8], body_at: usize) {
         let body = response.body();
         let version = self.request.version();
         let framed = !matches!(body, Body::Chunked | Body::UntilClose);
         let chunked = !framed && version == Version::Http11;
         // A body of the request that is still under way would stand before the next request.
-        self.keep = self.keep && (framed || chunked) && self.up.is_done() && !self.draining;
+        self.keep = self.keep && (framed || chunked) && self.up.is_done();
+        self.keep &= local.keeps(self.listener);
         let edits = ResponseEdits { client: version, keep_alive: self.keep, chunked };
         let lead = self.down.begin(body, chunked, body_at);
         forward::response(lead, response, head, &edits);
