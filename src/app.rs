@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::ready::{Phase, Readiness};
+use crate::admin::{self, Admin};
 use crate::clock;
 use crate::config::{AccessLog, Config};
 use crate::control::{Control, Event, Source, World};
@@ -37,6 +38,7 @@ pub struct Running {
     listeners: Vec<(Arc<str>, SocketAddr)>,
     workers: Arc<Workers>,
     probing: Probing,
+    admin: Admin,
     access_log: Option<access_log::Handle>,
 }
 
@@ -51,29 +53,43 @@ pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
     let workers = workers(&config);
     let table = build::first(Arc::new(config), workers, clock::now());
     let sockets = bind(&table, workers)?;
+    let admin = admin::bind(&table.config.admin).map_err(|error| alone(error.to_string()))?;
     let listeners = addresses(&table, &sockets).map_err(|error| alone(error.to_string()))?;
     let (sinks, access_log) = open_log(table.config.logging.access_log.as_ref(), workers)
         .map_err(|error| alone(format!("access log: {error}")))?;
 
-    let cannot_start = |error: io::Error| alone(format!("a thread cannot be started: {error}"));
+    let cannot_start = |error: io::Error| vec![format!("a thread cannot be started: {error}")];
     let ids: Vec<_> = table.listeners.iter().map(|listener| listener.id).collect();
     let current = Current::new(table);
     let certificates = Certificates::new(prepared);
     let workers = Arc::new(Workers::start(&current, &certificates, sinks).map_err(cannot_start)?);
     let world = World { certificates, workers: Arc::clone(&workers) };
     let control = Control::new(world, Arc::clone(&current), source);
-    let events = control.handle();
+    let (events, reloads) = (control.handle(), control.reload_counters());
     let probing = Probing::start(control).map_err(cannot_start)?;
     for (id, sockets) in ids.into_iter().zip(sockets) {
         workers.listen(id, sockets);
     }
     let readiness = Readiness::default();
+    let drain = Drain::default();
+    let asked = drain.clone();
+    let admin = admin
+        .serve(admin::Deps {
+            current: Arc::clone(&current),
+            readiness: readiness.clone(),
+            control: events.clone(),
+            drain: Box::new(move || asked.ask()),
+            reloads,
+            access_log_dropped: access_log.as_ref().map(|log| Box::new(log.dropped_counter()) as _),
+        })
+        .map_err(cannot_start)?;
     readiness.enter(Phase::Ready);
     Ok(Running {
         current,
         control: events,
         readiness,
-        drain: Drain::default(),
+        drain,
+        admin,
         listeners,
         workers,
         probing,
@@ -90,6 +106,11 @@ impl Running {
     /// All listeners with their addresses, as at the start.
     pub fn addresses(&self) -> &[(Arc<str>, SocketAddr)] {
         &self.listeners
+    }
+
+    /// Where the admin server listens for TCP.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.address()
     }
 
     pub fn workers(&self) -> usize {

@@ -50,7 +50,15 @@ const QUICK: &str = "health_check: { path: /healthz, interval: 300ms, timeout: 2
     failover: { failback: { mode: auto, stable_for: 1s } }";
 
 fn plan(lab: &Lab, target: SocketAddr, rate: u32) -> Plan {
-    Plan { target, tls: lab.client_config(), rate, kept: 64, fresh_every: 50, method: "GET" }
+    Plan {
+        target,
+        tls: lab.client_config(),
+        rate,
+        kept: 64,
+        most: 512,
+        fresh_every: 50,
+        method: "GET",
+    }
 }
 
 fn urls(ingresses: &[Nginx]) -> Vec<String> {

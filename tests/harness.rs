@@ -43,6 +43,7 @@ fn load_reaches_2000_a_second_and_sees_what_a_kill_costs() {
         tls: lab.client_config(),
         rate: 2000,
         kept: 64,
+        most: 512,
         fresh_every: 50,
         method: "GET",
     };

@@ -348,22 +348,6 @@ fn body_where_none_may_be_is_nobodys_answer() {
 }
 
 #[test]
-fn answer_before_the_request_is_not_an_answer_to_it() {
-    let stage = stage(|conn| {
-        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly");
-        conn.until_closed();
-    });
-    // Sent unasked on a fresh connection it cannot be told from an answer that is very quick; but
-    // the connection must not be kept for the next request.
-    let _ = get(&stage);
-    let _ = get(&stage);
-    until("each request had a connection of its own", || {
-        (stage.endpoint.connections() >= 2).then_some(())
-    });
-    stage.proxy.stop();
-}
-
-#[test]
 fn hostile_endpoint_does_not_keep_others_from_being_served() {
     let (lab, bind) = (Lab::new(), free_address());
     let let_go = Arc::new(AtomicUsize::new(0));

@@ -64,13 +64,14 @@ fn storm_of_200_reloads_half_of_them_broken_fails_no_request() {
         tls: lab.client_config(),
         rate: 500,
         kept: 32,
+        most: 512,
         fresh_every: 10,
         method: "GET",
     });
     load.wait_more(200);
     // A second witness that is none of ours.
     let wrk = Command::new("wrk")
-        .args(["-t1", "-c8", "-d15s", "--timeout", "10s"])
+        .args(["-t1", "-c8", "-d8s", "--timeout", "10s"])
         .arg(format!("https://{bind}/"))
         .stdout(Stdio::piped())
         .spawn()

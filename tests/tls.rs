@@ -118,6 +118,7 @@ fn broken_handshakes_harm_nobody_else_and_are_counted() {
     let listener = format!("tls: {}\n    limits: {{ header_timeout: 500ms }}", lab.tls());
     let proxy = Proxy::start(&lab, &plain_with(bind, &listener, "", &endpoint.url()));
     let mut good = Client::tls(bind, &lab.client_config(), "app.test");
+    assert_eq!(good.get("/").text(), "here");
     for bytes in [&b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"[..], b"\x16\x03\x01\x00\xff", b"\0\0"]
     {
         let mut bad = Client::plain(bind);
@@ -233,7 +234,7 @@ fn key_of_another_certificate_is_refused() {
     let lab = Lab::new();
     let other = lab.ca.issue("other", &["app.test"]);
     let pair = Pair { key_file: other.key_file, ..lab.app.clone() };
-    refused(&lab, &pair, &["key", "match"]);
+    refused(&lab, &pair, &["key", "another certificate", "other.key"]);
 }
 
 #[test]

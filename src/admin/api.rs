@@ -1,31 +1,26 @@
 //! ○ What each path of the admin server answers.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use serde_json::json;
 
 use super::access::{self, Caller, Needs};
 use super::ready::Phase;
 use super::reply::{self, Reply};
-use super::{Deps, view};
+use super::{Deps, orders, view};
 use crate::clock;
-use crate::config::check::{Diagnostic, Severity};
-use crate::control::Event;
+use crate::control::ReloadCounters;
 use crate::observe::metrics;
-use crate::table::Table;
 
 /// Bytes of a request body.
 const MOST_BODY: usize = 64 * 1024;
 /// How long a request body may take.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
-/// How long control may take to carry out an order; a reload resolves names and reads files.
-const ORDER_LIMIT: Duration = Duration::from_secs(60);
 
 /// How a request came in.
 #[derive(Debug, Clone, Copy)]
@@ -138,7 +133,7 @@ fn show(action: &Action, deps: &Deps) -> Reply {
         Action::Metrics => {
             let (now, unix) = both_clocks();
             let access_log_dropped = deps.access_log_dropped.as_ref().map(|dropped| dropped());
-            let reloads = &deps.reloads;
+            let reloads = reloads(&deps.reloads);
             let scrape = metrics::Scrape { table: &table, reloads, now, unix, access_log_dropped };
             reply::ok("text/plain; version=0.0.4; charset=utf-8", metrics::render(&scrape))
         }
@@ -165,6 +160,15 @@ fn ready(phase: Phase) -> Reply {
     }
 }
 
+fn reloads(counters: &ReloadCounters) -> metrics::Reloads {
+    metrics::Reloads {
+        applied: counters.applied.load(Ordering::Relaxed),
+        refused: counters.refused.load(Ordering::Relaxed),
+        last_successful: counters.last_successful.load(Ordering::Relaxed),
+        last_success_at: counters.last_success_at.load(Ordering::Relaxed),
+    }
+}
+
 fn both_clocks() -> (Duration, Duration) {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     (clock::now(), unix)
@@ -181,12 +185,12 @@ where
             reply::json(StatusCode::ACCEPTED, &json!({ "draining": true }))
         }
         Action::Switch { service } => match body(request).await {
-            Ok(bytes) => switch(service, &bytes, deps).await,
+            Ok(bytes) => orders::switch(service, &bytes, deps).await,
             Err(reply) => reply,
         },
         _ => {
             let query = request.uri().query().unwrap_or_default();
-            reload(query.split('&').any(|pair| pair == "force=true"), deps).await
+            orders::reload(query.split('&').any(|pair| pair == "force=true"), deps).await
         }
     }
 }
@@ -206,117 +210,6 @@ where
         Ok(Err(error)) => Err(reply::problem(StatusCode::BAD_REQUEST, &error.to_string())),
         Err(_) => Err(reply::problem(StatusCode::REQUEST_TIMEOUT, "the body did not come")),
     }
-}
-
-/// Sends an order to control and waits for its answer.
-async fn order<T>(deps: &Deps, event: Event, answer: oneshot::Receiver<T>) -> Result<T, Reply> {
-    let exchange = async {
-        deps.control.send(event).await.ok()?;
-        answer.await.ok()
-    };
-    match tokio::time::timeout(ORDER_LIMIT, exchange).await {
-        Ok(Some(answer)) => Ok(answer),
-        Ok(None) => Err(reply::problem(StatusCode::SERVICE_UNAVAILABLE, "the process is ending")),
-        Err(_) => Err(reply::problem(
-            StatusCode::GATEWAY_TIMEOUT,
-            "the order was not carried out yet; ask /api/v1/status for its outcome",
-        )),
-    }
-}
-
-async fn reload(force: bool, deps: &Deps) -> Reply {
-    let (sender, receiver) = oneshot::channel();
-    match order(deps, Event::Reload { force, reply: Some(sender) }, receiver).await {
-        Err(reply) => reply,
-        Ok(Ok(reloaded)) => {
-            let value = json!({
-                "generation": reloaded.generation,
-                "changes": reloaded.changes,
-                "warnings": diagnostics(&reloaded.warnings),
-            });
-            reply::json(StatusCode::OK, &value)
-        }
-        Ok(Err(found)) => reply::problem_with(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "the configuration was not applied; the running one goes on",
-            json!({ "diagnostics": diagnostics(&found) }),
-        ),
-    }
-}
-
-fn diagnostics(found: &[Diagnostic]) -> Vec<Value> {
-    let one = |diagnostic: &Diagnostic| {
-        let severity = match diagnostic.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        json!({
-            "severity": severity,
-            "path": diagnostic.path,
-            "line": diagnostic.line,
-            "column": diagnostic.column,
-            "snippet": diagnostic.snippet,
-            "message": diagnostic.message,
-            "remedy": diagnostic.remedy,
-        })
-    };
-    found.iter().map(one).collect()
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Switch {
-    to: String,
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    hold: bool,
-}
-
-async fn switch(service: String, body: &[u8], deps: &Deps) -> Reply {
-    let wanted: Switch = match serde_json::from_slice(body) {
-        Ok(wanted) => wanted,
-        Err(error) => {
-            let detail = format!(r#"expected {{"to": "POOL", "reason": "…"}}: {error}"#);
-            return reply::problem(StatusCode::BAD_REQUEST, &detail);
-        }
-    };
-    if wanted.hold {
-        let detail = "hold is not available yet; leave it out";
-        return reply::problem(StatusCode::BAD_REQUEST, detail);
-    }
-    if let Some(reply) = missing(&deps.current.load(), &service, &wanted.to) {
-        return reply;
-    }
-    let (sender, receiver) = oneshot::channel();
-    let Switch { to, reason, .. } = wanted;
-    let event = Event::Switch { service: service.clone(), to: to.clone(), reason, reply: sender };
-    match order(deps, event, receiver).await {
-        Err(reply) => reply,
-        Ok(Ok(outcome)) => {
-            let value = json!({ "service": service, "to": to, "outcome": outcome });
-            reply::json(StatusCode::OK, &value)
-        }
-        Ok(Err(refusal)) => reply::problem(StatusCode::CONFLICT, &refusal),
-    }
-}
-
-/// The answer where the table has no such service or pool.
-fn missing(table: &Table, service: &str, pool: &str) -> Option<Reply> {
-    let Some(known) = table.service(service) else {
-        let names = table.services.iter().map(|service| &*service.config.name);
-        return Some(unknown("service", service, names));
-    };
-    let names = known.pools.iter().map(|pool| &*pool.config.name);
-    match names.clone().any(|name| name == pool) {
-        true => None,
-        false => Some(unknown("pool", pool, names)),
-    }
-}
-
-fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Reply {
-    let known = known.collect::<Vec<_>>().join(", ");
-    reply::problem(StatusCode::NOT_FOUND, &format!("no {what} {name:?}; there are: {known}"))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod access;
 mod api;
+mod orders;
 pub mod ready;
 mod reply;
 mod server;
@@ -18,7 +19,6 @@ use tokio::sync::mpsc;
 
 use crate::control;
 use crate::current::Current;
-use crate::observe::metrics::Reloads;
 
 pub use server::{Admin, Bound, bind};
 
@@ -30,7 +30,7 @@ pub struct Deps {
     pub control: mpsc::Sender<control::Event>,
     /// Begins to drain the process, as SIGTERM does; returns at once.
     pub drain: Box<dyn Fn() + Send + Sync>,
-    pub reloads: Reloads,
+    pub reloads: Arc<control::ReloadCounters>,
     /// Lines the access log dropped; `None` where there is none.
     pub access_log_dropped: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
 }

@@ -60,7 +60,7 @@ fn start(token: Option<&str>, control: Control) -> Running {
         drain: Box::new(move || {
             drained.fetch_add(1, Ordering::Relaxed);
         }),
-        reloads: Reloads::default(),
+        reloads: Arc::new(fixture::reloads()),
         access_log_dropped: Some(Box::new(|| 42)),
     };
     let admin = bound.serve(deps).unwrap();

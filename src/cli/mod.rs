@@ -1,6 +1,205 @@
 //! ○ The command line: one file a command family.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage, 78 a bad
+//! configuration at `run` (EX_CONFIG of sysexits.h, which a supervisor need not try again).
+
 pub mod check;
 pub mod control;
 pub mod demo;
 pub mod load;
-pub(crate) fn raise_descriptor_limit() {}
+pub mod run;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use control::{Address, Client};
+use load::RealWorld;
+
+/// A load balancer in front of a hot and a standby Kubernetes cluster
+#[derive(Debug, Parser)]
+#[command(name = "standfast", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration at `run`.\n\
+    Signals: HUP reload, TERM or INT drain and exit (twice: at once), USR1 reopen logs.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until told to stop
+    Run {
+        /// The configuration
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// Print what `check` prints before serving
+        #[arg(long)]
+        check_first: bool,
+    },
+    /// Two ingresses, TLS, load, a kill and a failover on this machine, without a configuration
+    Demo(demo::Options),
+    /// Check a configuration: every error at once, with line, snippet and remedy
+    Check {
+        /// The configuration; `-` is standard input
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a reload would rebind, keep, drain and move
+    Diff { old: PathBuf, new: PathBuf },
+    /// Show who serves each service now, and why
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Read the configuration again, as SIGHUP does, and show the outcome
+    Reload {
+        /// Also if that removes more than half of the endpoints
+        #[arg(long)]
+        force: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Finish requests in flight and stop, as SIGTERM does
+    Drain {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Move a service to another pool that is available; it stays there until health forces a move
+    Switch {
+        service: String,
+        /// The pool that is to serve
+        #[arg(long, value_name = "POOL")]
+        to: String,
+        /// Why, for the record
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Print a completion script
+    Completions { shell: clap_complete::Shell },
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+/// Which process a control command talks to.
+#[derive(Debug, Args)]
+struct At {
+    /// Admin socket or address, such as /run/standfast/admin.sock or http://127.0.0.1:9090
+    #[arg(long, value_name = "PATH|URL", conflicts_with = "config")]
+    admin: Option<Address>,
+    /// Take the address (and the token) from this configuration
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Commands this version knows by name alone.
+const LATER: [&str; 11] = [
+    "release", "mode", "history", "explain", "top", "drill", "backtest", "upgrade", "schema",
+    "man", "chaos",
+];
+
+/// Runs the command given; the process's exit code.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { config, check_first } => run::run(&config, check_first),
+        Command::Demo(options) => demo::demo(&options),
+        Command::Check { config, json } => check::check(&config, json, &RealWorld),
+        Command::Diff { old, new } => check::diff(&old, &new, &RealWorld),
+        Command::Status { json, at } => with(&at, |client, out| control::status(client, json, out)),
+        Command::Reload { force, json, at } => {
+            with(&at, |client, out| control::reload(client, force, json, out))
+        }
+        Command::Drain { at } => with(&at, control::drain),
+        Command::Switch { service, to, reason, at } => {
+            with(&at, |client, out| control::switch(client, &service, &to, &reason, out))
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "standfast", &mut io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Other(words) => other(&words),
+    }
+}
+
+/// Raises the limit of open descriptors as far as this process may.
+pub(crate) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open descriptors cannot be raised");
+    }
+}
+
+fn with(at: &At, command: impl Fn(&Client, &mut dyn Write) -> control::Outcome) -> ExitCode {
+    let outcome = at.client().and_then(|client| command(&client, &mut io::stdout().lock()));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("standfast: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl At {
+    fn client(&self) -> Result<Client, control::Failure> {
+        let Some(path) = &self.config else {
+            let address = self.admin.clone().unwrap_or_default();
+            return Ok(Client { address, token: None });
+        };
+        let (config, _) = load::load(path).map_err(|diagnostics| {
+            let file = path.display().to_string();
+            let text = check::render(&diagnostics, &file, false);
+            control::Failure(format!("the configuration does not say where to reach it\n{text}"))
+        })?;
+        let token = config.admin.token.as_ref();
+        let token = token.map(|token| String::from_utf8_lossy(&token.0).into_owned());
+        Ok(Client { address: Address::of(&config.admin), token })
+    }
+}
+
+fn other(words: &[String]) -> ExitCode {
+    let name = words.first().map_or("", String::as_str);
+    if LATER.contains(&name) {
+        eprintln!("standfast: `{name}` is not available yet in version {VERSION}");
+        return ExitCode::FAILURE;
+    }
+    let unknown = format!("unrecognized subcommand '{name}'");
+    Cli::command().error(clap::error::ErrorKind::InvalidSubcommand, unknown).exit()
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_control_command_takes_an_address_or_a_configuration_but_not_both() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' '));
+        assert!(parse("standfast status --admin /run/a.sock").is_ok());
+        assert!(parse("standfast status -c a.yaml --json").is_ok());
+        assert!(parse("standfast status -c a.yaml --admin /run/a.sock").is_err());
+        assert!(parse("standfast run").is_err());
+        assert!(parse("standfast switch app --to standby").is_err());
+    }
+}

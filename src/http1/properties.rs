@@ -122,7 +122,11 @@ fn end_to_end(head: &[u8], is_request: bool) -> Vec<(String, Vec<u8>)> {
         &*other.headers
     };
     let fields = headers.iter().map(|field| (field.name.to_owned(), field.value.to_vec()));
-    let is_ours = |name: &str| NOT_END_TO_END.iter().any(|ours| name.eq_ignore_ascii_case(ours));
+    // Whatever begins like a forwarding field is treated as one.
+    let is_ours = |name: &str| {
+        NOT_END_TO_END.iter().any(|ours| name.eq_ignore_ascii_case(ours))
+            || name.to_ascii_lowercase().starts_with("x-forwarded")
+    };
     fields.filter(|(name, _)| !is_ours(name)).collect()
 }
 

@@ -1,10 +1,11 @@
-//! A table for tests of what is seen from outside: `app` with a hot and a standby pool of two
+//! ● A table for tests of what is seen from outside: `app` with a hot and a standby pool of two
 //! endpoints each behind one listener, two workers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::*;
+use crate::control::ReloadCounters;
 use crate::table::{Table, build};
 
 pub(crate) fn config() -> Config {
@@ -29,6 +30,16 @@ pub(crate) fn config() -> Config {
 
 pub(crate) fn table() -> Table {
     build::first(Arc::new(config()), 2, Duration::from_secs(1))
+}
+
+/// A start, and nothing since.
+pub(crate) fn reloads() -> ReloadCounters {
+    ReloadCounters {
+        applied: 0.into(),
+        refused: 0.into(),
+        last_successful: true.into(),
+        last_success_at: 1_700_000_000.into(),
+    }
 }
 
 fn listener() -> Listener {

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::buffer::Store;
 use super::deadline::Registry;
@@ -103,9 +104,15 @@ impl Local {
         }
     }
 
-    /// Drops idle connections that are over their time or were closed by their endpoints.
+    /// Drops idle connections that are over their time or were closed by their endpoints, and
+    /// counts the rest for the metrics.
     pub fn sweep_idle(&self) {
-        self.idle.borrow_mut().sweep(self.registry.now_millis(), |_| false);
+        let mut idle = self.idle.borrow_mut();
+        idle.sweep(self.registry.now_millis(), |_| false);
+        for (endpoint, _) in self.table().endpoints() {
+            let gauge = &endpoint.counters.workers.of(self.worker).idle;
+            gauge.store(idle.count(endpoint.id) as u32, Ordering::Relaxed);
+        }
     }
 
     pub fn random(&self) -> u64 {

@@ -110,7 +110,8 @@ pub fn reload(
                 Some(known) => (Arc::clone(&known.counters), Arc::clone(&known.history)),
                 None => (Arc::new(ServiceCounters::new(identities.workers)), Arc::default()),
             };
-            let all = tries_all(config, state);
+            let verdicts = endpoints.iter().flatten().map(|endpoint| standing(endpoint.id).0);
+            let all = tries_all(config, state.none_available, verdicts);
             let pools = config
                 .pools
                 .iter()
@@ -139,9 +140,12 @@ pub fn service(
     history: Arc<History>,
     standing: &dyn Fn(EndpointId) -> Standing,
 ) -> Service {
-    let all = tries_all(&previous.config, state);
+    let config = &previous.config;
+    let endpoints = || previous.pools.iter().flat_map(|pool| pool.endpoints());
+    let verdicts = endpoints().map(|(endpoint, _)| standing(endpoint.id).0);
+    let all = tries_all(config, state.none_available, verdicts);
     let did_try_all =
-        previous.none_available && previous.config.failover.when_none == WhenNone::TryAll;
+        tries_all(config, previous.none_available, endpoints().map(|(_, verdict)| verdict));
     let pools = previous
         .pools
         .iter()
@@ -178,8 +182,15 @@ pub fn with_services(
     table
 }
 
-fn tries_all(config: &config::Service, state: &failover::State) -> bool {
-    state.none_available && config.failover.when_none == WhenNone::TryAll
+/// Endpoints known to be down are tried only where the service has no other: the least bad first.
+fn tries_all(
+    config: &config::Service,
+    none_available: bool,
+    mut verdicts: impl Iterator<Item = Verdict>,
+) -> bool {
+    none_available
+        && config.failover.when_none == WhenNone::TryAll
+        && verdicts.all(|verdict| verdict == Verdict::Down)
 }
 
 fn assemble_service(

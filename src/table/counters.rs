@@ -141,7 +141,9 @@ pub struct ListenerCells {
     pub connections: Counter,
     pub rejected: [Counter; Rejection::ALL.len()],
     pub accept_errors: Counter,
+    /// Requests to services, heads and bodies without chunk framing.
     pub received_bytes: Counter,
+    /// Their answers as written, before TLS.
     pub sent_bytes: Counter,
     pub handshakes: Counter,
     pub handshakes_resumed: Counter,

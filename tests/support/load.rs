@@ -1,6 +1,6 @@
 //! An open-loop client over TLS: every request has a number and a moment at which it is due, and is
-//! sent then whether or not earlier ones were answered. Latency counts from that moment, so that a
-//! stall shows in every request it delays.
+//! sent then whether or not earlier ones were answered, as far as the connections go. Latency counts
+//! from that moment, so that a stall shows in every request it delays.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,6 +14,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -30,6 +31,8 @@ pub struct Plan {
     pub rate: u32,
     /// Connections kept between requests.
     pub kept: usize,
+    /// Connections open at once; a request that finds none free waits, and its latency counts.
+    pub most: usize,
     /// Every n-th request opens a connection of its own; 0: none does.
     pub fresh_every: u64,
     /// `GET` or `POST`; requests go to `/load?n=NUMBER`.
@@ -56,6 +59,7 @@ struct Shared {
     stop: AtomicBool,
     sent: AtomicU64,
     idle: Mutex<VecDeque<TlsStream<TcpStream>>>,
+    places: Semaphore,
     samples: Mutex<Vec<Sample>>,
 }
 
@@ -69,6 +73,7 @@ pub struct Report {
 impl Load {
     pub fn start(plan: Plan) -> Self {
         let shared = Arc::new(Shared {
+            places: Semaphore::new(plan.most),
             plan,
             stop: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -176,6 +181,7 @@ async fn request(shared: Arc<Shared>, number: u64, due: Instant) {
 
 async fn exchange(shared: &Shared, number: u64) -> io::Result<Message> {
     let plan = &shared.plan;
+    let _place = shared.places.acquire().await.map_err(io::Error::other)?;
     let fresh = plan.fresh_every > 0 && number.is_multiple_of(plan.fresh_every);
     let kept = if fresh { None } else { lock(&shared.idle).pop_front() };
     let mut stream = match kept {

@@ -13,7 +13,6 @@ use crate::config::check::{Diagnostic, Severity};
 use crate::control::{Event, Reloaded};
 use crate::current::Current;
 use crate::observe::fixture;
-use crate::observe::metrics::Reloads;
 use crate::table::build;
 
 struct Running {
@@ -49,7 +48,7 @@ fn start() -> Running {
             let ending = Arc::clone(&ending);
             std::thread::spawn(move || drop(ending.lock().unwrap().take()));
         }),
-        reloads: Reloads::default(),
+        reloads: Arc::new(fixture::reloads()),
         access_log_dropped: None,
     };
     let serving = bound.serve(deps).unwrap();

@@ -1,4 +1,5 @@
-//! ○ The demo's users: a steady load over TLS that checks every answer and counts what became of it.
+//! ○ The demo's users: a steady load over TLS that checks every answer and counts what became of
+//! it.
 //!
 //! Open loop: a request begins when its time has come, however slow the others are.
 

@@ -18,7 +18,8 @@ pub(super) fn lines(report: &Report, paint: Paint) -> Vec<String> {
     lines.push(format!("  {:10}{:22}{:>10}{:>10}", "latency", "", "p50", "p99"));
     for (phase, name) in Phase::ALL {
         let found = report.tally.latency(phase, [50, 99]);
-        let [p50, p99] = found.map_or(["-".to_owned(), "-".to_owned()], |found| found.map(millis));
+        let [p50, p99] =
+            found.map_or_else(|| ["-"; 2].map(str::to_owned), |found| found.map(millis));
         lines.push(format!("  {:10}{name:22}{p50:>10}{p99:>10}", ""));
     }
     lines.push(String::new());

@@ -50,8 +50,8 @@ metrics! {
         "1 while at least min_healthy endpoints of the pool are up";
     POOL_ENDPOINTS: Gauge "standfast_pool_endpoints" ["service", "pool", "priority"]
         "Endpoints the pool has";
-    POOL_ENDPOINTS_HEALTHY: Gauge "standfast_pool_endpoints_healthy" ["service", "pool", "priority"]
-        "Endpoints of the pool that are up";
+    POOL_ENDPOINTS_HEALTHY: Gauge "standfast_pool_endpoints_healthy"
+        ["service", "pool", "priority"] "Endpoints of the pool that are up";
     FAILOVERS: Counter "standfast_failovers_total" ["service", "from", "to", "cause"]
         "Moves of a service from one pool to another";
     FAILOVER_DETECTION: Histogram "standfast_failover_detection_seconds" ["service"]
@@ -77,7 +77,7 @@ metrics! {
     ENDPOINT_TRANSITIONS: Counter "standfast_endpoint_transitions_total"
         ["service", "pool", "endpoint", "to"] "Changes of the endpoint's verdict";
     HEALTH_CHECKS: Counter "standfast_health_checks_total" ["service", "pool", "endpoint", "result"]
-        "Probes by result: success, failure or timeout";
+        "Probes by result: success, failure, timeout, or void where the fault was ours";
     HEALTH_CHECK_DURATION: Summary "standfast_health_check_duration_seconds" ["service", "pool"]
         "Time that probes of the pool took";
     HEALTH_CHECK_LAST_SUCCESS: Gauge "standfast_health_check_last_success_timestamp_seconds"
@@ -91,7 +91,7 @@ metrics! {
 
     // Connections to endpoints.
     UPSTREAM_REQUESTS: Counter "standfast_upstream_requests_total"
-        ["service", "pool", "endpoint", "code_class"] "Responses of the endpoint by class of status";
+        ["service", "pool", "endpoint", "code_class"] "Responses by class of their status";
     UPSTREAM_IN_FLIGHT: Gauge "standfast_upstream_requests_in_flight"
         ["service", "pool", "endpoint"] "Requests in flight at the endpoint";
     UPSTREAM_CONNECTIONS: Counter "standfast_upstream_connections_total"

@@ -1,7 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::sync::Arc;
+
 use super::*;
+use crate::failover::Cause;
+use crate::health::Verdict;
 use crate::observe::fixture;
+use crate::table::counters::{Loss, Proof};
 use crate::table::history::Moved;
 
 type Labels = BTreeMap<String, String>;
@@ -81,7 +86,10 @@ fn quoted(text: &str) -> (String, &str) {
     panic!("{text}: not closed");
 }
 
-fn scrape(table: &Table, reloads: &Reloads) -> BTreeMap<String, Family> {
+const RELOADS: Reloads =
+    Reloads { applied: 0, refused: 0, last_successful: true, last_success_at: 1_000_000 };
+
+fn scrape(table: &Table, reloads: Reloads) -> BTreeMap<String, Family> {
     let now = Duration::from_secs(100);
     let unix = Duration::from_secs(1_000_100);
     parse(&render(&Scrape { table, reloads, now, unix, access_log_dropped: Some(3) }))
@@ -103,9 +111,7 @@ fn what_is_rendered_is_on_the_list_with_its_kind_help_and_labels() {
         .probes
         .last_success_millis
         .store(1, Ordering::Relaxed);
-    let reloads = Reloads::default();
-    reloads.started();
-    let families = scrape(&table, &reloads);
+    let families = scrape(&table, RELOADS);
     let names: BTreeSet<&str> = families.keys().map(String::as_str).collect();
     assert_eq!(names, ALL.iter().map(|metric| metric.name).collect());
     for metric in ALL {
@@ -133,7 +139,7 @@ fn names_follow_the_conventions() {
 
 #[test]
 fn headline_series_exist_with_zero_from_the_start() {
-    let families = scrape(&fixture::table(), &Reloads::default());
+    let families = scrape(&fixture::table(), RELOADS);
     for (_, proof) in Proof::ALL {
         let labels = [("service", "app"), ("proof", proof)];
         assert_eq!(value(&families, "standfast_requests_rescued_total", &labels), Some(0.0));
@@ -180,7 +186,7 @@ fn moved(table: &mut Table) {
 fn a_failover_is_counted_timed_and_dated() {
     let mut table = fixture::table();
     moved(&mut table);
-    let families = scrape(&table, &Reloads::default());
+    let families = scrape(&table, RELOADS);
     let app = ("service", "app");
     let labels = [app, ("from", "hot"), ("to", "standby"), ("cause", "health")];
     assert_eq!(value(&families, "standfast_failovers_total", &labels), Some(1.0));
@@ -212,7 +218,7 @@ fn the_cells_of_all_workers_are_added_up() {
         cells.duration.observe(700 + 1_000 * worker as u64);
         listener.counters.workers.of(worker).own_answers.increment(404);
     }
-    let families = scrape(&table, &Reloads::default());
+    let families = scrape(&table, RELOADS);
     let (https, app) = (("listener", "https"), ("service", "app"));
     let requests = |service, code| {
         let labels = [https, ("service", service), ("code", code)];
@@ -230,19 +236,35 @@ fn the_cells_of_all_workers_are_added_up() {
 }
 
 #[test]
-fn a_failed_reload_shows_until_the_next_success() {
+fn a_timeout_is_a_result_of_its_own_and_each_probe_has_one() {
     let table = fixture::table();
-    let reloads = Reloads::default();
-    let last_ok =
-        || value(&scrape(&table, &reloads), "standfast_config_last_reload_successful", &[]);
-    reloads.started();
-    reloads.failed();
-    assert_eq!(last_ok(), Some(0.0));
-    reloads.succeeded();
-    assert_eq!(last_ok(), Some(1.0));
-    let families = scrape(&table, &reloads);
+    let cells = &table.services[0].pools[0].endpoints[0].counters.probes;
+    cells.successes.add(5);
+    // As control counts: timeouts are failures.
+    cells.failures.add(3);
+    cells.timeouts.add(2);
+    cells.voids.add(4);
+    cells.duration_sum_micros.add(8_000);
+    let families = scrape(&table, RELOADS);
+    let (app, hot) = (("service", "app"), ("pool", "hot"));
+    let result = |result| {
+        let labels = [app, hot, ("endpoint", "10.0.1.10:80"), ("result", result)];
+        value(&families, "standfast_health_checks_total", &labels).unwrap()
+    };
+    assert_eq!(["success", "failure", "timeout", "void"].map(result), [5.0, 1.0, 2.0, 4.0]);
+    let count = "standfast_health_check_duration_seconds_count";
+    assert_eq!(value(&families, count, &[app, hot]), Some(8.0));
+}
+
+#[test]
+fn a_failed_reload_shows() {
+    let reloads = Reloads { applied: 2, refused: 1, last_successful: false, ..RELOADS };
+    let families = scrape(&fixture::table(), reloads);
     let result = |result| value(&families, "standfast_config_reloads_total", &[("result", result)]);
-    assert_eq!((result("success"), result("failure")), (Some(1.0), Some(1.0)));
+    assert_eq!((result("success"), result("failure")), (Some(2.0), Some(1.0)));
+    let of_config = |name: &str| value(&families, &format!("standfast_config_{name}"), &[]);
+    assert_eq!(of_config("last_reload_successful"), Some(0.0));
+    assert_eq!(of_config("last_reload_success_timestamp_seconds"), Some(1_000_000.0));
 }
 
 #[test]
@@ -253,7 +275,7 @@ fn names_from_the_configuration_are_escaped() {
     listener.name = odd.into();
     config.listeners[0] = Arc::new(listener);
     let table = crate::table::build::first(Arc::new(config), 1, Duration::ZERO);
-    let families = scrape(&table, &Reloads::default());
+    let families = scrape(&table, RELOADS);
     let active = [("listener", odd)];
     assert_eq!(value(&families, "standfast_listener_connections_active", &active), Some(0.0));
     let count = [("listener", odd), ("service", "app")];
