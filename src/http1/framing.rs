@@ -229,8 +229,7 @@ fn size_byte(size: u64, digits: u8, byte: u8) -> Result<State, &'static str> {
 }
 
 /// Appends one chunk of `data` (not empty) to `out`. Nothing is appended for empty data, which
-/// would
-/// end the body.
+/// would end the body.
 pub fn encode_chunk(out: &mut Vec<u8>, data: &[u8]) {
     if data.is_empty() {
         return;

@@ -50,8 +50,7 @@ impl Request {
     ///
     /// After [`Parsed::Partial`] the next call is given the same bytes and more, and looks at the
     /// new ones alone; to give up on a partial head, [`Request::reset`]. The cost of a head is
-    /// linear
-    /// in its length however it is cut.
+    /// linear in its length however it is cut.
     pub fn parse(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, RequestError> {
         let window = limits.window(buf);
         let parsed = self.parse_window(window, limits);
@@ -292,8 +291,7 @@ impl Request {
     }
 
     /// The X-Request-Id that came, if it is one line of at most 128 visible characters. Whether it
-    /// is
-    /// believed depends on who sent it: see [`super::forward::request_id`].
+    /// is believed depends on who sent it: see [`super::forward::request_id`].
     pub fn request_id<'a>(&'a self, buf: &'a [u8]) -> Option<&'a [u8]> {
         let id = self.values(buf, Kind::RequestId).next()?;
         let sane = (1..=REQUEST_ID_MAX).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);

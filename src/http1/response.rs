@@ -29,8 +29,7 @@ pub struct ResponseError {
 
 impl Response {
     /// Parses the head at the start of `buf`, the answer to a request of `method`. 1xx responses
-    /// are
-    /// returned like others, with an empty body; 101 is an error, for no upgrade is forwarded.
+    /// are returned like others, with an empty body; 101 is an error, for no upgrade is forwarded.
     ///
     /// Continues after [`Parsed::Partial`] like [`super::Request::parse`].
     pub fn parse(

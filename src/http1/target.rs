@@ -2,8 +2,7 @@
 //!
 //! One path is made and both routed and forwarded, so that no `..` can mean something else to the
 //! endpoint than it meant to the route. Dot segments are removed, plain or percent-encoded; `//`
-//! and
-//! `%2f` stay as they are. A dot segment that would show once `%2f` is decoded is refused.
+//! and `%2f` stay as they are. A dot segment that would show once `%2f` is decoded is refused.
 
 use super::head::{Method, Span};
 
