@@ -42,6 +42,8 @@ pub async fn run<C: Client>(
 ) -> Outcome {
     let chosen = lease.chosen().clone();
     let timeouts = &chosen.service().config.timeouts;
+    // Nothing of an answer that broke off may be taken for a part of the next one.
+    response.reset();
     client.begin_upload(chosen.endpoint().config.name.as_bytes());
     ticket.wait_for(Some(chosen.endpoint().id));
     ticket.set(call.body_timeout);
