@@ -130,11 +130,22 @@ pub fn main() -> ExitCode {
         Command::Switch { service, to, reason, at, .. } => {
             with(&at, |client, out| control::switch(client, &service, &to, &reason, out))
         }
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "standfast", &mut io::stdout());
-            ExitCode::SUCCESS
-        }
+        Command::Completions { shell } => completions(shell, &mut io::stdout()),
         Command::Other(words) => other(&words),
+    }
+}
+
+/// Rendered first: clap panics where a reader such as `head` leaves before the end.
+fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "standfast", &mut script);
+    match out.write_all(&script).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("standfast: the script cannot be written: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -210,6 +221,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_reader_that_leaves_early_ends_completions_without_a_panic() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut script = Vec::new();
+        for out in [&mut Gone as &mut dyn Write, &mut script] {
+            assert_eq!(completions(clap_complete::Shell::Bash, out), ExitCode::SUCCESS);
+        }
+        assert!(script.starts_with(b"_standfast()"));
     }
 
     #[test]
