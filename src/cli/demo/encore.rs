@@ -75,6 +75,8 @@ pub(super) async fn play(stage: &mut Stage, show: &Show, rate: u32) -> Result<()
     Ok(())
 }
 
+const KEYS: &str = "or type k to kill hot, r to restart it, s for figures, q to quit, and Enter";
+
 fn help(stage: &Stage, terminal: bool) -> Vec<String> {
     let (address, admin) = (stage.address, stage.admin);
     let mut lines = vec![
@@ -84,11 +86,7 @@ fn help(stage: &Stage, terminal: bool) -> Vec<String> {
         format!("  curl -s http://{admin}/api/v1/status"),
         format!("  curl -s http://{admin}/metrics | grep -E 'pool_active|rescued|lost'"),
     ];
-    lines.push(match terminal {
-        true => "and type k to kill hot, r to restart it, s for the figures, q to quit (and Enter)"
-            .to_owned(),
-        false => "until SIGTERM or SIGINT".to_owned(),
-    });
+    lines.push(if terminal { KEYS } else { "until SIGTERM or SIGINT" }.to_owned());
     lines
 }
 
@@ -120,6 +118,11 @@ fn keys() -> mpsc::Receiver<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_keys_are_told_in_one_line_of_80_columns() {
+        assert!(KEYS.len() <= 80, "{}", KEYS.len());
+    }
 
     #[test]
     fn a_key_is_a_line_of_one_letter() {
