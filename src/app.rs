@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::ready::{Phase, Readiness};
 use crate::admin::{self, Admin};
 use crate::clock;
-use crate::config::{AccessLog, Config};
+use crate::config::{AccessLog, Config, Output};
 use crate::control::{Control, Event, Source, World};
 use crate::current::Current;
 use crate::drain::Drain;
@@ -55,8 +55,8 @@ pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
     let sockets = bind(&table, workers)?;
     let admin = admin::bind(&table.config.admin).map_err(|error| alone(error.to_string()))?;
     let listeners = addresses(&table, &sockets).map_err(|error| alone(error.to_string()))?;
-    let (sinks, access_log) = open_log(table.config.logging.access_log.as_ref(), workers)
-        .map_err(|error| alone(format!("access log: {error}")))?;
+    let (sinks, access_log) =
+        open_log(table.config.logging.access_log.as_ref(), workers).map_err(alone)?;
 
     let cannot_start = |error: io::Error| vec![format!("a thread cannot be started: {error}")];
     let ids: Vec<_> = table.listeners.iter().map(|listener| listener.id).collect();
@@ -213,8 +213,11 @@ type Sinks = Vec<Option<access_log::Sink>>;
 fn open_log(
     config: Option<&AccessLog>,
     workers: usize,
-) -> io::Result<(Sinks, Option<access_log::Handle>)> {
+) -> Result<(Sinks, Option<access_log::Handle>), String> {
     let Some(config) = config else { return Ok(((0..workers).map(|_| None).collect(), None)) };
-    let (sinks, handle) = access_log::open(config, workers)?;
+    let (sinks, handle) = access_log::open(config, workers).map_err(|error| {
+        let Output::File(path) = &config.output else { return format!("access log: {error}") };
+        format!("logging.access_log.output {}: {error}", path.display())
+    })?;
     Ok((sinks.into_iter().map(Some).collect(), Some(handle)))
 }

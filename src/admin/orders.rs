@@ -93,6 +93,10 @@ pub(super) async fn switch(service: String, body: &[u8], deps: &Deps) -> Reply {
         let detail = "hold is not available yet; leave it out";
         return reply::problem(StatusCode::BAD_REQUEST, detail);
     }
+    if wanted.reason.trim().is_empty() {
+        let detail = "say why: a switch without a reason tells nobody anything later";
+        return reply::problem(StatusCode::BAD_REQUEST, detail);
+    }
     if let Some(reply) = missing(&deps.current.load(), &service, &wanted.to) {
         return reply;
     }

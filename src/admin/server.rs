@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::api::{self, Via};
 use super::socket::{self, SocketFile};
 use super::{Deps, reply};
-use crate::config;
+use crate::{config, listen};
 
 /// Connections at one time over TCP, and as many over the socket: whoever fills the one cannot
 /// keep an operator from the other.
@@ -53,7 +53,7 @@ pub fn bind(config: &config::Admin) -> io::Result<Bound> {
     let tcp = match tcp(config.listen) {
         Ok(listener) => Some(listener),
         Err(error) if config.listen_is_explicit => {
-            let message = format!("admin.listen {}: {error}", config.listen);
+            let message = format!("admin.listen: {error}");
             return Err(io::Error::new(error.kind(), message));
         }
         Err(error) => {
@@ -71,7 +71,8 @@ pub fn bind(config: &config::Admin) -> io::Result<Bound> {
 }
 
 fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
+    let listener =
+        std::net::TcpListener::bind(address).map_err(|error| listen::explain(address, &error))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -29,13 +29,26 @@ pub(super) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     // The mode must be right from the first moment on. Linux's bind(2) gives the file the mode of
     // the socket, less the mask, which belongs to the whole process and is better left alone.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    socket.bind(&SockAddr::unix(path)?)?;
+    socket.bind(&SockAddr::unix(path)?).map_err(|error| explain(path, error))?;
     socket.listen(128)?;
     let listener = UnixListener::from(OwnedFd::from(socket));
     let metadata = fs::symlink_metadata(path)?;
     let file = SocketFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() };
     listener.set_nonblocking(true)?;
     Ok((listener, file))
+}
+
+fn explain(path: &Path, error: io::Error) -> io::Error {
+    let sentence = match (error.kind(), path.parent()) {
+        (io::ErrorKind::NotFound, Some(directory)) => {
+            format!("there is no directory {}; make it first", directory.display())
+        }
+        (io::ErrorKind::PermissionDenied, Some(directory)) => {
+            format!("this user may not make files in {}", directory.display())
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), sentence)
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -70,6 +83,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = bind(&directory.path().join("none/admin.sock")).unwrap_err();
+        assert!(error.to_string().ends_with("/none; make it first"), "{error}");
+    }
 
     #[test]
     fn the_socket_is_its_owners_alone_and_goes_with_him() {

@@ -218,7 +218,7 @@ fn a_reload_answers_with_its_changes_or_with_the_diagnostics() {
 fn switches(event: Event) {
     let Event::Switch { service, to, reason, reply } = event else { panic!("{event:?}") };
     let answer = match &*reason {
-        "" => Err("the pool is not available".to_owned()),
+        "refuse" => Err("the pool is not available".to_owned()),
         reason => Ok(format!("{service} → {to}: {reason}")),
     };
     reply.send(answer).unwrap();
@@ -230,14 +230,16 @@ fn a_switch_names_a_service_and_a_pool_that_are_there() {
     let path = "/api/v1/services/app/switch";
     let done = running.post(path, r#"{"to": "standby", "reason": "upgrade"}"#);
     assert_eq!((done.status, &done.json()["outcome"]), (200, &"app → standby: upgrade".into()));
-    let refused = running.post(path, r#"{"to": "standby"}"#);
+    let refused = running.post(path, r#"{"to": "standby", "reason": "refuse"}"#);
     assert_eq!(
         (refused.status, &refused.json()["detail"]),
         (409, &"the pool is not available".into())
     );
     for (path, body, status, part) in [
-        (path, r#"{"to": "cold"}"#, 404, "hot, standby"),
-        ("/api/v1/services/web/switch", r#"{"to": "hot"}"#, 404, "there are: app"),
+        (path, r#"{"to": "standby"}"#, 400, "say why"),
+        (path, r#"{"to": "standby", "reason": " "}"#, 400, "say why"),
+        (path, r#"{"to": "cold", "reason": "x"}"#, 404, "hot, standby"),
+        ("/api/v1/services/web/switch", r#"{"to": "hot", "reason": "x"}"#, 404, "there are: app"),
         (path, r#"{"to": "hot", "hold": true}"#, 400, "not available yet"),
         (path, r#"{"too": "hot"}"#, 400, "too"),
         (path, "", 400, "expected"),
@@ -276,7 +278,7 @@ fn a_taken_port_is_an_error_only_where_it_was_asked_for() {
     let mut config = fixture::config().admin;
     config.listen = taken.local_addr().unwrap();
     let error = bind(&config).unwrap_err().to_string();
-    assert!(error.starts_with("admin.listen 127.0.0.1:"), "{error}");
+    assert!(error.starts_with("admin.listen: 127.0.0.1:"), "{error}");
     config.listen_is_explicit = false;
     assert_eq!(bind(&config).unwrap().address(), None);
 }

@@ -56,7 +56,8 @@ fn open(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
+/// What is wrong with `address` and what to do about it, in a sentence.
+pub(crate) fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
     let port = address.port();
     let sentence = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
