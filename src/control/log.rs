@@ -28,7 +28,7 @@ impl Line {
             Self::Verdict { endpoint, flip, state, why } => verdict(endpoint, *flip, state, why),
             Self::Moved { service, moved } => failover(service, moved),
             Self::NoneAvailable { service, serving, why } => {
-                error!(%service, %serving, %why, "no pool is available");
+                error!(%service, %serving, why, "no pool is available");
             }
             Self::AvailableAgain { service, serving } => {
                 info!(%service, %serving, "a pool is available again");
@@ -50,9 +50,9 @@ fn verdict(endpoint: &Endpoint, flip: Flip, state: &health::State, why: &str) {
     };
     let (endpoint, from, to) = (&config.name, flip.from, flip.to);
     match to {
-        Verdict::Down => warn!(%service, %pool, %endpoint, %from, %to, %why, "verdict"),
+        Verdict::Down => warn!(%service, %pool, %endpoint, %from, %to, why, "verdict"),
         Verdict::Up | Verdict::Unknown => {
-            info!(%service, %pool, %endpoint, %from, %to, %why, "verdict");
+            info!(%service, %pool, %endpoint, %from, %to, why, "verdict");
         }
     }
 }
@@ -64,9 +64,9 @@ fn failover(service: &str, moved: &Moved) {
     match moved.cause {
         Cause::Health => {
             let why = format!("{reason}; first evidence {evidence} ms ago");
-            warn!(%service, %from, %to, %cause, %why, "failover");
+            warn!(%service, %from, %to, %cause, why, "failover");
         }
-        _ => info!(%service, %from, %to, %cause, why = %reason, "failover"),
+        _ => info!(%service, %from, %to, %cause, why = &**reason, "failover"),
     }
 }
 

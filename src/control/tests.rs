@@ -602,10 +602,10 @@ async fn a_failover_is_told_in_one_line_for_each_thing_that_changed() {
     let failover: Vec<_> = told_failover.lines().map(str::trim).collect();
     let [verdict, moved] = failover[..] else { panic!("{failover:#?}") };
     let expected = "WARN verdict service=app pool=hot endpoint=10.0.1.1:80 from=up to=down \
-                    why=connection refused; 3 failures in a row within 2";
+                    why=\"connection refused; 3 failures in a row within 2";
     assert!(verdict.starts_with(expected), "{verdict}");
     let expected = "WARN failover service=app from=hot to=standby cause=health \
-                    why=0 of 1 endpoints up, needs 1; first evidence 2";
+                    why=\"0 of 1 endpoints up, needs 1; first evidence 2";
     assert!(moved.starts_with(expected), "{moved}");
     rig.sim.let_be(STANDBY, Life::Refusing);
     rig.until(|table| table.services[0].none_available).await;
@@ -614,7 +614,7 @@ async fn a_failover_is_told_in_one_line_for_each_thing_that_changed() {
     let dark: Vec<_> = told_dark.lines().map(str::trim).collect();
     assert_eq!(dark.len(), 2, "{dark:#?}");
     let expected = "ERROR no pool is available service=app serving=standby \
-                    why=0 of 1 endpoints up, needs 1";
+                    why=\"0 of 1 endpoints up, needs 1\"";
     assert_eq!(dark[1], expected);
 }
 
