@@ -206,7 +206,9 @@ service app: hot serves
   requests rescued 0, lost 0
   failovers 1, the last 3 m 12 s ago: hot to standby (health)
   * pool hot: NOT available, 0 of 2 up, needs 1
-      10.0.1.10:80                down for 1 d 3 h: connection refused connecti…
+      10.0.1.10:80                down for 1 d 3 h: connection refused
+        connection refused connection refused connection refused connection
+        refused \u{fffd}[31m
       an-endpoint-with-a-long-n…  up for 1 d 3 h, 1234 in flight, probe 1.2 ms
     pool standby: not known yet, 0 of 2 up, needs 1
       10.0.2.10:80                unknown for 1 d 3 h, not probed

@@ -86,7 +86,7 @@ fn endpoint_line(out: &mut String, endpoint: &Endpoint, width: usize) {
         (_, Some(_)) => told.push_str(", probe failed"),
         (_, None) => told.push_str(", not probed"),
     }
-    line(out, &told);
+    wrapped(out, &told);
 }
 
 fn listener_line(out: &mut String, listener: &Listener) {
@@ -121,8 +121,11 @@ pub(super) fn diagnostics(found: &Value) -> String {
         let text = |key: &str| clean(diagnostic[key].as_str().unwrap_or_default());
         let (severity, path, message) = (text("severity"), text("path"), text("message"));
         let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
-        let (row, column) = (&diagnostic["line"], &diagnostic["column"]);
-        let _ = write!(out, "\n{severity}: {place}{message} (line {row}, column {column})");
+        let _ = write!(out, "\n{severity}: {place}{message}");
+        // What no line of the file is to blame for has no snippet.
+        if !text("snippet").trim().is_empty() {
+            let _ = write!(out, " (line {}, column {})", diagnostic["line"], diagnostic["column"]);
+        }
         for (mark, text) in [("|", text("snippet")), ("=", text("remedy"))] {
             if !text.trim().is_empty() {
                 let _ = write!(out, "\n  {mark} {text}");
@@ -152,6 +155,20 @@ pub(super) fn clean(text: &str) -> String {
 fn line(out: &mut String, text: &str) {
     out.push_str(cut(&clean(text), COLUMNS).trim_end());
     out.push('\n');
+}
+
+/// As [`line`], but what does not fit goes on in lines of its own: the end of a reason often is the
+/// part that matters.
+fn wrapped(out: &mut String, text: &str) {
+    const INDENT: &str = "        ";
+    let mut rest = clean(text);
+    while let Some((end, _)) = rest.char_indices().nth(COLUMNS) {
+        // A break within the indent would take nothing.
+        let Some(at) = rest[..=end].rfind(' ').filter(|at| *at > INDENT.len()) else { break };
+        line(out, &rest[..at]);
+        rest = format!("{INDENT}{}", &rest[at + 1..]);
+    }
+    line(out, &rest);
 }
 
 /// The first `width` characters, the last of them `…` if there were more.
