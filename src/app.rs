@@ -46,7 +46,7 @@ pub struct Running {
 /// the listeners accept.
 ///
 /// # Errors
-/// Everything that cannot be bound, built or started, a sentence each; nothing is left behind.
+/// Everything that cannot be bound, built or started, a sentence each; nothing was accepted then.
 pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
     let alone = |error: String| vec![error];
     let prepared = Certificates::prepare(&config).map_err(alone)?;
@@ -67,9 +67,6 @@ pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
     let control = Control::new(world, Arc::clone(&current), source);
     let (events, reloads) = (control.handle(), control.reload_counters());
     let probing = Probing::start(control).map_err(cannot_start)?;
-    for (id, sockets) in ids.into_iter().zip(sockets) {
-        workers.listen(id, sockets);
-    }
     let readiness = Readiness::default();
     let drain = Drain::default();
     let asked = drain.clone();
@@ -83,6 +80,9 @@ pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
             access_log_dropped: access_log.as_ref().map(|log| Box::new(log.dropped_counter()) as _),
         })
         .map_err(cannot_start)?;
+    for (id, sockets) in ids.into_iter().zip(sockets) {
+        workers.listen(id, sockets);
+    }
     readiness.enter(Phase::Ready);
     Ok(Running {
         current,

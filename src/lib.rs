@@ -5,10 +5,12 @@
 //! and carry out the answer. Everything meets in one immutable [`table::Table`] with one writer.
 //!
 //! ```text
-//! request path   listen → tls → proxy ─ route ─ balance ─ upstream → response     reads one Table per request
+//! request path   listen → tls → proxy ─ route ─ balance ─ upstream → response     reads one Table
+//! per request
 //!                                │ observations
 //! health path    probe ── health (verdict, when next) ──┐
-//!                                └── failover (which pool, why) ── control ── builds a Table, stores it once ──▶ Table
+//!                                └── failover (which pool, why) ── control ── builds a Table,
+//! stores it once ──▶ Table
 //! config path    file / SIGHUP / API → config (parse, check, diff) ──┘   (the only writer)
 //! views          admin, metrics                                          read the same Table
 //! ```

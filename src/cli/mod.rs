@@ -86,6 +86,9 @@ enum Command {
         /// Why, for the record
         #[arg(long)]
         reason: String,
+        /// Not available yet: stay even if health would force a move
+        #[arg(long, hide = true)]
+        hold: bool,
         #[command(flatten)]
         at: At,
     },
@@ -107,9 +110,8 @@ struct At {
 }
 
 /// Commands this version knows by name alone.
-const LATER: [&str; 11] = [
-    "release", "mode", "history", "explain", "top", "drill", "backtest", "upgrade", "schema",
-    "man", "chaos",
+const LATER: [&str; 10] = [
+    "release", "mode", "history", "explain", "top", "drill", "backtest", "upgrade", "schema", "man",
 ];
 
 /// Runs the command given; the process's exit code.
@@ -124,7 +126,8 @@ pub fn main() -> ExitCode {
             with(&at, |client, out| control::reload(client, force, json, out))
         }
         Command::Drain { at } => with(&at, control::drain),
-        Command::Switch { service, to, reason, at } => {
+        Command::Switch { hold: true, .. } => not_yet("switch --hold"),
+        Command::Switch { service, to, reason, at, .. } => {
             with(&at, |client, out| control::switch(client, &service, &to, &reason, out))
         }
         Command::Completions { shell } => {
@@ -175,11 +178,27 @@ impl At {
 fn other(words: &[String]) -> ExitCode {
     let name = words.first().map_or("", String::as_str);
     if LATER.contains(&name) {
-        eprintln!("standfast: `{name}` is not available yet in version {VERSION}");
-        return ExitCode::FAILURE;
+        return not_yet(name);
     }
-    let unknown = format!("unrecognized subcommand '{name}'");
+    let mut unknown = format!("unrecognized subcommand '{name}'");
+    if let Some(near) = nearest(name) {
+        unknown.push_str(&format!(", did you mean '{near}'?"));
+    }
     Cli::command().error(clap::error::ErrorKind::InvalidSubcommand, unknown).exit()
+}
+
+fn not_yet(name: &str) -> ExitCode {
+    eprintln!("standfast: `{name}` is not available yet in version {VERSION}");
+    ExitCode::FAILURE
+}
+
+/// The command that was probably meant.
+fn nearest(name: &str) -> Option<String> {
+    let command = Cli::command();
+    let known = command.get_subcommands().map(clap::Command::get_name);
+    let scored = known.map(|known| (strsim::jaro_winkler(name, known), known));
+    let best = scored.max_by(|one, other| one.0.total_cmp(&other.0));
+    best.filter(|(score, _)| *score > 0.8).map(|(_, known)| known.to_owned())
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -201,5 +220,22 @@ mod tests {
         assert!(parse("standfast status -c a.yaml --admin /run/a.sock").is_err());
         assert!(parse("standfast run").is_err());
         assert!(parse("standfast switch app --to standby").is_err());
+    }
+
+    #[test]
+    fn a_mistyped_command_is_answered_with_the_one_meant() {
+        assert_eq!(nearest("chekc").as_deref(), Some("check"));
+        assert_eq!(nearest("relaod").as_deref(), Some("reload"));
+        assert_eq!(nearest("zzz"), None);
+    }
+
+    #[test]
+    fn the_demo_takes_a_port_and_a_bounded_rate() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' '));
+        let demo = parse("standfast demo --port 9443 --keep").unwrap().command;
+        let Command::Demo(options) = demo else { panic!("not the demo") };
+        assert_eq!((options.port, options.keep), (9443, true));
+        assert!(parse("standfast demo --rate 0").is_err());
+        assert!(parse("standfast demo --rate 1000000").is_err());
     }
 }

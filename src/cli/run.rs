@@ -112,9 +112,10 @@ impl Signals {
     }
 }
 
-/// Heeds signals until the process is asked to stop; the exit code it then has.
+/// Heeds signals until the process is asked to stop, or should; the exit code it then has. From
+/// then on, a signal to stop asks that it be at once.
 async fn heed(running: &Running, mut signals: Signals) -> ExitCode {
-    loop {
+    let outcome = loop {
         tokio::select! {
             _ = signals.hangup.recv() => reload(&running.control),
             _ = signals.reopen.recv() => running.reopen_logs(),
@@ -125,23 +126,26 @@ async fn heed(running: &Running, mut signals: Signals) -> ExitCode {
             _ = signals.interrupt.recv() => running.drain.ask(),
             () = running.drain.asked() => {
                 tracing::info!("stopping: requests in flight may finish");
-                let drain = running.drain.clone();
-                tokio::spawn(async move {
-                    loop {
-                        tokio::select! {
-                            _ = signals.terminate.recv() => drain.ask(),
-                            _ = signals.interrupt.recv() => drain.ask(),
-                        }
-                    }
-                });
-                return ExitCode::SUCCESS;
+                break ExitCode::SUCCESS;
             }
             defect = running.failure() => {
                 tracing::error!(defect, "stopping, to be started anew");
-                return ExitCode::FAILURE;
+                // So that one signal is enough to end it now.
+                running.drain.ask();
+                break ExitCode::FAILURE;
             }
         }
-    }
+    };
+    let drain = running.drain.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => drain.ask(),
+                _ = signals.interrupt.recv() => drain.ask(),
+            }
+        }
+    });
+    outcome
 }
 
 /// A full queue means that reloads asked for before have not begun yet: they will read what is

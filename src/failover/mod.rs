@@ -1,6 +1,7 @@
 //! ● Which pool of a service serves, and why.
 //!
-//! [`view`] sums up what the endpoints' verdicts mean for a pool; [`decide`] answers for one moment;
+//! [`view`] sums up what the endpoints' verdicts mean for a pool; [`decide`] answers for one
+//! moment;
 //! [`step`] is the service's state machine around it, with what must be remembered (who serves,
 //! since when, how long the others were available).
 

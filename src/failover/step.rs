@@ -79,7 +79,8 @@ impl State {
     }
 
     /// Looks at the pools and moves the service where [`decide`] says so. `views` are all pools of
-    /// the service by priority, as at `now`; to be asked whenever one of them changed, and at `wake`.
+    /// the service by priority, as at `now`; to be asked whenever one of them changed, and at
+    /// `wake`.
     pub fn step(&self, views: &[PoolView], settings: Settings, now: Duration) -> Step {
         let mut state = self.clone();
         state.note_availability(views, now);

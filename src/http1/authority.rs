@@ -1,4 +1,5 @@
-//! ● `host[:port]` of Host and of an absolute-form target (RFC 9110 section 4.2, RFC 3986 section 3.2).
+//! ● `host[:port]` of Host and of an absolute-form target (RFC 9110 section 4.2,
+//! RFC 3986 section 3.2).
 
 use std::net::Ipv6Addr;
 
@@ -7,8 +8,8 @@ const HOST_MAX: usize = 255;
 
 /// The length of the host in `authority`, brackets included.
 ///
-/// Stricter than RFC 3986: no userinfo, no percent-encoding, no sub-delims (a comma would be a list),
-/// no zone; the port is 1 to 65535.
+/// Stricter than RFC 3986: no userinfo, no percent-encoding, no sub-delims (a comma would be a
+/// list), no zone; the port is 1 to 65535.
 pub(super) fn host_len(authority: &[u8]) -> Result<usize, &'static str> {
     let len = match authority {
         [] => return Err("host is empty"),

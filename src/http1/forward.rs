@@ -111,8 +111,8 @@ fn own_fields(out: &mut Vec<u8>, head: &Request, buf: &[u8], edits: &RequestEdit
     field(out, version, b" standfast\r\n");
 }
 
-/// The id that is sent to the endpoint and belongs into the access log: the one a trusted proxy sent
-/// if it is sane, else ours.
+/// The id that is sent to the endpoint and belongs into the access log: the one a trusted proxy
+/// sent if it is sane, else ours.
 pub fn request_id<'a>(head: &'a Request, buf: &'a [u8], edits: &RequestEdits<'a>) -> &'a [u8] {
     let received = if edits.trusted { head.request_id(buf) } else { None };
     received.unwrap_or(edits.request_id)

@@ -228,8 +228,8 @@ fn size_byte(size: u64, digits: u8, byte: u8) -> Result<State, &'static str> {
     }
 }
 
-/// Appends one chunk of `data` (not empty) to `out`. Nothing is appended for empty data, which would
-/// end the body.
+/// Appends one chunk of `data` (not empty) to `out`. Nothing is appended for empty data, which
+/// would end the body.
 pub fn encode_chunk(out: &mut Vec<u8>, data: &[u8]) {
     if data.is_empty() {
         return;
@@ -239,7 +239,8 @@ pub fn encode_chunk(out: &mut Vec<u8>, data: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the line before `len` (not 0) bytes of data that are written apart; `\r\n` goes behind them.
+/// Appends the line before `len` (not 0) bytes of data that are written apart; `\r\n` goes behind
+/// them.
 pub fn encode_chunk_head(out: &mut Vec<u8>, len: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut line = [0; 18];

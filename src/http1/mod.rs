@@ -1,4 +1,5 @@
-//! ● HTTP/1.1 on the wire (RFC 9110, RFC 9112), without I/O: heads, where a body ends, and what goes on.
+//! ● HTTP/1.1 on the wire (RFC 9110, RFC 9112), without I/O: heads, where a body ends, and what
+//! goes on.
 //!
 //! The security boundary of the product and what fuzzing hits first. What is ambiguous is refused,
 //! never repaired. Steady state allocates nothing: parsed heads are reused, spans point into the

@@ -49,8 +49,8 @@ impl Request {
     /// part of the head. The connection must be closed after an error.
     ///
     /// After [`Parsed::Partial`] the next call is given the same bytes and more, and looks at the
-    /// new ones alone; to give up on a partial head, [`Request::reset`]. The cost of a head is linear
-    /// in its length however it is cut.
+    /// new ones alone; to give up on a partial head, [`Request::reset`]. The cost of a head is
+    /// linear in its length however it is cut.
     pub fn parse(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, RequestError> {
         let window = limits.window(buf);
         let parsed = self.parse_window(window, limits);
@@ -157,7 +157,8 @@ impl Request {
         self.settle_upgrade(buf)
     }
 
-    /// RFC 9112 sections 3.2 and 3.2.2; Host that disagrees with the target is refused, not replaced.
+    /// RFC 9112 sections 3.2 and 3.2.2; Host that disagrees with the target is refused, not
+    /// replaced.
     fn settle_authority(&mut self, buf: &[u8]) -> Result<(), RequestError> {
         let received = match (self.target.authority, self.summary.host) {
             (None, None) if self.version == Version::Http10 => {
@@ -289,8 +290,8 @@ impl Request {
         self.fields.iter().find(is_it).map(|field| field.value.of(buf))
     }
 
-    /// The X-Request-Id that came, if it is one line of at most 128 visible characters. Whether it is
-    /// believed depends on who sent it: see [`super::forward::request_id`].
+    /// The X-Request-Id that came, if it is one line of at most 128 visible characters. Whether it
+    /// is believed depends on who sent it: see [`super::forward::request_id`].
     pub fn request_id<'a>(&'a self, buf: &'a [u8]) -> Option<&'a [u8]> {
         let id = self.values(buf, Kind::RequestId).next()?;
         let sane = (1..=REQUEST_ID_MAX).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);

@@ -28,8 +28,8 @@ pub struct ResponseError {
 }
 
 impl Response {
-    /// Parses the head at the start of `buf`, the answer to a request of `method`. 1xx responses are
-    /// returned like others, with an empty body; 101 is an error, for no upgrade is forwarded.
+    /// Parses the head at the start of `buf`, the answer to a request of `method`. 1xx responses
+    /// are returned like others, with an empty body; 101 is an error, for no upgrade is forwarded.
     ///
     /// Continues after [`Parsed::Partial`] like [`super::Request::parse`].
     pub fn parse(
@@ -126,7 +126,8 @@ impl Response {
     ) -> Result<(), ResponseError> {
         self.len = len;
         self.status = raw.code.unwrap_or(0);
-        // httparse hands out an empty reason for one with 8-bit bytes, which is none of the buffer's.
+        // httparse hands out an empty reason for one with 8-bit bytes, which is none of the
+        // buffer's.
         self.reason = match raw.reason {
             Some(reason) if !reason.is_empty() => Span::within(buf, reason.as_bytes()),
             _ => Span::default(),

@@ -17,7 +17,12 @@ pub(super) struct Scan {
     lines: usize,
     /// Parse again when the buffer is this long.
     parse_at: usize,
+    /// The bytes right before `seen`: a head given up and another begun is so told from more of the
+    /// same, even where nobody said so.
+    tail: [u8; TAIL],
 }
+
+const TAIL: usize = 8;
 
 /// A CR or LF that is not part of CRLF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +31,7 @@ pub(super) struct BareLineEnd;
 impl Scan {
     /// Is it worth parsing `buf`, which has grown since the last call?
     pub(super) fn should_parse(&mut self, buf: &[u8]) -> Result<bool, BareLineEnd> {
-        if self.seen == 0 || buf.len() < self.seen {
+        if self.seen == 0 || tail(buf, self.seen) != Some(self.tail) {
             // A new head: nearly always whole, so that looking at it twice would be a waste.
             *self = Self::default();
             return Ok(true);
@@ -49,6 +54,12 @@ impl Scan {
 
     /// Looks at the bytes not seen yet; true when the empty line that ends the head was met.
     fn advance(&mut self, buf: &[u8]) -> Result<bool, BareLineEnd> {
+        let ended = self.walk(buf)?;
+        self.tail = tail(buf, self.seen).unwrap_or_default();
+        Ok(ended)
+    }
+
+    fn walk(&mut self, buf: &[u8]) -> Result<bool, BareLineEnd> {
         while let Some(rest) = buf.get(self.seen..) {
             let Some(at) = memchr2(b'\r', b'\n', rest).map(|offset| self.seen + offset) else {
                 self.seen = buf.len();
@@ -70,6 +81,14 @@ impl Scan {
         }
         Ok(false)
     }
+}
+
+/// The last bytes of `buf[..end]`, with zeros in front where there are fewer.
+fn tail(buf: &[u8], end: usize) -> Option<[u8; TAIL]> {
+    let bytes = buf.get(end.saturating_sub(TAIL)..end)?;
+    let mut tail = [0; TAIL];
+    tail.get_mut(TAIL - bytes.len()..)?.copy_from_slice(bytes);
+    Some(tail)
 }
 
 #[cfg(test)]
@@ -115,6 +134,18 @@ mod tests {
             let mut all = before.to_vec();
             all.push(*last);
             assert_eq!(scan.should_parse(&all), Err(BareLineEnd), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn another_head_in_the_place_of_a_partial_one_is_parsed_at_once() {
+        let given_up = [&b"HTTP/1.1 200 OK\r\nA: "[..], &[b'x'; 300]].concat();
+        let whole = [&b"HTTP/1.1 200 OK\r\nB: c\r\n\r\n"[..], &[b'y'; 400]].concat();
+        for next in [&whole[..], &whole[..27], b"H"] {
+            let mut scan = Scan::default();
+            assert_eq!(scan.should_parse(&given_up), Ok(true));
+            scan.remember(&given_up).unwrap();
+            assert_eq!(scan.should_parse(next), Ok(true));
         }
     }
 }

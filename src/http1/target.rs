@@ -1,8 +1,8 @@
 //! ● The request target (RFC 9112 section 3.2): which authority, which path, which query.
 //!
 //! One path is made and both routed and forwarded, so that no `..` can mean something else to the
-//! endpoint than it meant to the route. Dot segments are removed, plain or percent-encoded; `//` and
-//! `%2f` stay as they are. A dot segment that would show once `%2f` is decoded is refused.
+//! endpoint than it meant to the route. Dot segments are removed, plain or percent-encoded; `//`
+//! and `%2f` stay as they are. A dot segment that would show once `%2f` is decoded is refused.
 
 use super::head::{Method, Span};
 
@@ -111,7 +111,8 @@ fn path_len(bytes: &[u8]) -> Result<(usize, bool), &'static str> {
     Ok((at, has_dots))
 }
 
-/// A query is opaque to us: browsers send `%`, `\`, `|` and braces bare there, and no route reads it.
+/// A query is opaque to us: browsers send `%`, `\`, `|` and braces bare there, and no route reads
+/// it.
 fn check_query(query: &[u8]) -> Result<(), &'static str> {
     let bad = |b: u8| !matches!(b, 0x21..=0x7e) || matches!(b, b'#' | b'"' | b'<' | b'>');
     if query.iter().fold(false, |any, &b| any | bad(b)) {

@@ -1,4 +1,5 @@
-//! ○ One task an endpoint: asks it how it is, one probe in flight, each over a connection of its own.
+//! ○ One task an endpoint: asks it how it is, one probe in flight, each over a connection of its
+//! own.
 //!
 //! What a probe saw goes to control as a [`Report`]; its answer says when to ask again. Control and
 //! probes share one thread that carries no requests, so load cannot delay a probe.

@@ -5,15 +5,15 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::attempt::{self, Outcome};
 use super::buffer::Buffer;
-use super::deadline::{Fired, Ticket};
+use super::deadline::Ticket;
 use super::local::{Local, Snapshot};
 use super::pick::{self, Tried};
 use super::pump::Broken;
-use crate::http1::{self, Method, Parsed, Response};
+use crate::http1::{Method, Response};
 use crate::retry::{self, Decision, Facts, Progress};
 use crate::stream::Stream;
-use crate::sys;
 use crate::table::counters::{Loss, Proof, UpstreamError};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::lease::{self, Lease};
@@ -38,7 +38,7 @@ pub trait Client {
         head: &[u8],
     ) -> Poll<io::Result<()>>;
     /// Starts the answer with this head; its body begins at `body_at` of the endpoint's buffer.
-    fn begin_download(&mut self, response: &Response, head: &[u8], body_at: usize);
+    fn begin_download(&mut self, local: &Local, response: &Response, head: &[u8], body_at: usize);
     /// Passes head and body on. `Broken::Source` is the endpoint, `Sink` the client.
     fn poll_download(
         &mut self,
@@ -116,18 +116,6 @@ pub enum Ended {
     ClientGone,
 }
 
-/// How one attempt at one endpoint ended.
-enum Attempt {
-    Ended(Ended),
-    Failed { error: UpstreamError, progress: Progress },
-}
-
-/// Informational responses passed on for one request at the most.
-const INFORMATIONAL_MAX: u32 = 32;
-
-const RESPONSE_LIMITS: http1::Limits =
-    http1::Limits { head_size_max: 64 * 1024, headers_max: 256, uri_max: 0 };
-
 /// Sends the request to one endpoint after the other until one answers or none may be tried.
 pub async fn run<C: Client>(
     local: &Local,
@@ -158,10 +146,10 @@ async fn attempts<C: Client>(
         call.attempts += 1;
         let chosen = lease.chosen();
         call.last = Some((chosen.pool, chosen.endpoint));
-        let attempt = attempt(local, ticket, client, call, &mut lease, response).await;
+        let outcome = attempt::run(local, ticket, client, call, &mut lease, response).await;
         ticket.clear();
-        match attempt {
-            Attempt::Ended(ended) => {
+        match outcome {
+            Outcome::Ended(ended) => {
                 report(local, call, &lease, ended);
                 let clean = ended == Ended::Answered && call.reusable && client.upload().done;
                 if clean && response.keep_alive() && !local.draining.get() {
@@ -169,7 +157,7 @@ async fn attempts<C: Client>(
                 }
                 return ended;
             }
-            Attempt::Failed { error, progress } => {
+            Outcome::Failed { error, progress } => {
                 if let Some(ended) = failed(local, client, call, &lease, error, progress) {
                     return ended;
                 }
@@ -218,290 +206,6 @@ fn refresh(local: &Local, call: &mut Call) {
         call.service = index;
     }
     call.table = table;
-}
-
-async fn attempt<C: Client>(
-    local: &Local,
-    ticket: &Ticket,
-    client: &mut C,
-    call: &mut Call,
-    lease: &mut Lease,
-    response: &mut Response,
-) -> Attempt {
-    let chosen = lease.chosen().clone();
-    let timeouts = &chosen.service().config.timeouts;
-    client.begin_upload(chosen.endpoint().config.name.as_bytes());
-    let mut buffer = Buffer::default();
-    let waiting = Waiting {
-        may_move: call.method.is_idempotent(),
-        response_header: timeouts.response_header,
-        body: call.body_timeout,
-    };
-    ticket.wait_for(Some(chosen.endpoint().id));
-    let stream = &mut lease.connection.stream;
-    let head =
-        wait_for_head(local, ticket, client, stream, &mut buffer, call.method, response, waiting);
-    let head = head.await;
-    lease.connection.written += client.upload().wire_bytes;
-    ticket.wait_for(None);
-    let outcome = match head {
-        Ok(length) => {
-            call.status = response.status();
-            call.first_byte = call.wants_times.then(crate::clock::now);
-            client.begin_download(response, &buffer.bytes()[..length], length);
-            Attempt::Ended(
-                deliver(
-                    local,
-                    ticket,
-                    client,
-                    &mut lease.connection.stream,
-                    &mut buffer,
-                    timeouts.idle,
-                )
-                .await,
-            )
-        }
-        Err(failure) => failure.into_attempt(local, client, lease).await,
-    };
-    // Bytes after the answer are nobody's: the connection is not used again.
-    call.reusable = buffer.len() <= client.download().position;
-    buffer.release(&local.store);
-    outcome
-}
-
-/// What may end the wait for a response head.
-#[derive(Clone, Copy)]
-struct Waiting {
-    may_move: bool,
-    response_header: Duration,
-    body: Duration,
-}
-
-enum HeadFailure {
-    /// The client broke or broke the rules while its body was read.
-    Client(Broken),
-    /// The endpoint's stream failed or ended.
-    Endpoint(io::Error),
-    Malformed(&'static str),
-    Deadline,
-    /// The endpoint was declared down.
-    Down,
-}
-
-#[expect(clippy::too_many_arguments, reason = "the parts of one attempt, borrowed apart")]
-async fn wait_for_head<C: Client>(
-    local: &Local,
-    ticket: &Ticket,
-    client: &mut C,
-    stream: &mut Stream,
-    buffer: &mut Buffer,
-    method: Method,
-    response: &mut Response,
-    waiting: Waiting,
-) -> Result<usize, HeadFailure> {
-    let mut uploading = true;
-    let mut sent = 0;
-    let mut informational = 0;
-    ticket.set(waiting.body);
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(fired) = ticket.poll(cx) {
-            match fired {
-                Fired::Deadline if uploading && client.upload().waits_for_client => {
-                    let late = Broken::Source(io::ErrorKind::TimedOut.into());
-                    return Poll::Ready(Err(HeadFailure::Client(late)));
-                }
-                Fired::Deadline => return Poll::Ready(Err(HeadFailure::Deadline)),
-                Fired::EndpointDown if waiting.may_move && client.upload().may_replay => {
-                    return Poll::Ready(Err(HeadFailure::Down));
-                }
-                // It may still answer, and what was sent cannot be sent again.
-                Fired::EndpointDown | Fired::Leave => {}
-            }
-        }
-        if uploading {
-            match client.poll_upload(local, cx, stream) {
-                Poll::Ready(Ok(())) => {
-                    uploading = false;
-                    ticket.set(waiting.response_header);
-                }
-                // The endpoint may have answered before it stopped reading.
-                Poll::Ready(Err(Broken::Sink(_))) => uploading = false,
-                Poll::Ready(Err(broken)) => return Poll::Ready(Err(HeadFailure::Client(broken))),
-                Poll::Pending if client.upload().wire_bytes != sent => {
-                    sent = client.upload().wire_bytes;
-                    ticket.set(waiting.body);
-                }
-                Poll::Pending => {}
-            }
-        }
-        poll_head(local, cx, client, stream, buffer, method, response, &mut informational)
-    })
-    .await
-}
-
-/// Reads until a final response head is whole; its length.
-#[expect(clippy::too_many_arguments, reason = "the parts of one attempt, borrowed apart")]
-fn poll_head<C: Client>(
-    local: &Local,
-    cx: &mut Context<'_>,
-    client: &mut C,
-    stream: &mut Stream,
-    buffer: &mut Buffer,
-    method: Method,
-    response: &mut Response,
-    informational: &mut u32,
-) -> Poll<Result<usize, HeadFailure>> {
-    loop {
-        if !buffer.is_empty() {
-            let parsed = response.parse(buffer.bytes(), method, &RESPONSE_LIMITS);
-            match parsed.map_err(|error| HeadFailure::Malformed(error.reason))? {
-                Parsed::Complete(length) if response.status() >= 200 => {
-                    return Poll::Ready(Ok(length));
-                }
-                Parsed::Complete(length) => {
-                    *informational += 1;
-                    if *informational > INFORMATIONAL_MAX {
-                        let reason = "too many informational responses";
-                        return Poll::Ready(Err(HeadFailure::Malformed(reason)));
-                    }
-                    let head = &buffer.bytes()[..length];
-                    match client.poll_informational(cx, response, head) {
-                        Poll::Ready(Ok(())) => buffer.consume(length),
-                        Poll::Ready(Err(error)) => {
-                            return Poll::Ready(Err(HeadFailure::Client(Broken::Source(error))));
-                        }
-                        Poll::Pending => return Poll::Pending,
-                    }
-                    continue;
-                }
-                Parsed::Partial => {}
-            }
-        } else if stream.poll_readable(cx).map_err(HeadFailure::Endpoint)?.is_pending() {
-            buffer.release(&local.store);
-            return Poll::Pending;
-        }
-        buffer.ensure(&local.store);
-        if buffer.room() == 0 && !buffer.grow(&local.store, Buffer::LARGE) {
-            return Poll::Ready(Err(HeadFailure::Malformed("response head too large")));
-        }
-        match buffer.poll_fill(cx, stream).map_err(HeadFailure::Endpoint)? {
-            Poll::Ready(0) => {
-                return Poll::Ready(Err(HeadFailure::Endpoint(
-                    io::ErrorKind::UnexpectedEof.into(),
-                )));
-            }
-            Poll::Ready(_) => {}
-            Poll::Pending => return Poll::Pending,
-        }
-    }
-}
-
-impl HeadFailure {
-    async fn into_attempt<C: Client>(self, local: &Local, client: &C, lease: &Lease) -> Attempt {
-        let cells = lease.chosen().endpoint().counters.workers.of(local.worker);
-        let error = match self {
-            Self::Client(Broken::TooLarge) => {
-                return Attempt::Ended(Ended::Refused(413, "request body too large"));
-            }
-            Self::Client(Broken::Framing(error)) => {
-                return Attempt::Ended(Ended::Refused(400, error.reason));
-            }
-            Self::Client(Broken::Source(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                return Attempt::Ended(Ended::Refused(408, "request body too slow"));
-            }
-            Self::Client(_) => return Attempt::Ended(Ended::ClientGone),
-            Self::Malformed(reason) => {
-                tracing::debug!(endpoint = %lease.chosen().endpoint().config.name, reason, "malformed response");
-                cells.errors[UpstreamError::Malformed as usize].increment();
-                return Attempt::Failed {
-                    error: UpstreamError::Malformed,
-                    progress: Progress::Answered,
-                };
-            }
-            Self::Deadline => {
-                cells.errors[UpstreamError::Timeout as usize].increment();
-                return Attempt::Failed {
-                    error: UpstreamError::Timeout,
-                    progress: Progress::Answered,
-                };
-            }
-            Self::Down => {
-                cells.errors[UpstreamError::Timeout as usize].increment();
-                return Attempt::Failed { error: UpstreamError::Timeout, progress: Progress::Sent };
-            }
-            Self::Endpoint(error) => error,
-        };
-        cells.errors[UpstreamError::Reset as usize].increment();
-        let ended = error.kind() == io::ErrorKind::UnexpectedEof;
-        let progress = if client.upload().wire_bytes == 0 {
-            Progress::NotSent
-        } else if ended && was_never_read(lease, client.upload().wire_bytes).await {
-            Progress::NotRead
-        } else {
-            Progress::Sent
-        };
-        Attempt::Failed { error: UpstreamError::Reset, progress }
-    }
-}
-
-/// Proves that nobody can have read the request: the endpoint had closed the connection before the
-/// request reached its kernel, which therefore reset it and acknowledged nothing.
-///
-/// A reset alone proves nothing, for what was read may not have been acknowledged yet. So this is
-/// asked only after an orderly end, and believed only once the reset is there too; that takes one
-/// round trip, for which it waits a moment.
-async fn was_never_read(lease: &Lease, request_bytes: u64) -> bool {
-    if !lease.reused || lease.connection.stream.is_tls() {
-        return false;
-    }
-    let acked_before = lease.connection.written - request_bytes + 1;
-    for _ in 0..20 {
-        match sys::tcp_progress(&lease.connection.stream) {
-            Ok(now) if now.bytes_acked > acked_before => return false,
-            Ok(now) if now.closed => return true,
-            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            Err(_) => return false,
-        }
-    }
-    false
-}
-
-/// Passes the answer on, while the rest of an upload may still be under way.
-async fn deliver<C: Client>(
-    local: &Local,
-    ticket: &Ticket,
-    client: &mut C,
-    stream: &mut Stream,
-    buffer: &mut Buffer,
-    idle: Duration,
-) -> Ended {
-    let mut uploading = !client.upload().done;
-    let mut passed = 0;
-    ticket.set(idle);
-    std::future::poll_fn(|cx| {
-        if ticket.poll(cx) == Poll::Ready(Fired::Deadline) {
-            return Poll::Ready(Ended::Cut(Loss::Timeout));
-        }
-        if uploading && let Poll::Ready(end) = client.poll_upload(local, cx, stream) {
-            uploading = false;
-            if let Err(Broken::Source(_)) = end {
-                return Poll::Ready(Ended::ClientGone);
-            }
-        }
-        let end = client.poll_download(local, cx, stream, buffer);
-        let (up, down) = (client.upload().wire_bytes, client.download().wire_bytes);
-        if up + down != passed {
-            passed = up + down;
-            ticket.set(idle);
-        }
-        end.map(|end| match end {
-            Ok(()) => Ended::Answered,
-            Err(Broken::Sink(_)) => Ended::ClientGone,
-            Err(Broken::Framing(_)) => Ended::Cut(Loss::Malformed),
-            Err(Broken::Source(_) | Broken::TooLarge) => Ended::Cut(Loss::Cut),
-        })
-    })
-    .await
 }
 
 /// What becomes of a request that failed at an endpoint: `None` to try the next one.

@@ -1,26 +1,23 @@
 //! ○ A client's connection over HTTP/1.1: reads heads, answers one request after the other.
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::buffer::Buffer;
 use super::deadline::{Fired, Ticket};
-use super::exchange::{self, Call, Client, Download, Ended, Upload};
+use super::exchange::{self, Call, Ended};
 use super::local::{Local, Snapshot};
 use super::pick::Tried;
-use super::pump::{Broken, Pump, Source};
 use super::record::Record;
 use super::respond::Answer;
+use super::side::Side;
 use crate::clock;
 use crate::config::Limits;
-use crate::http1::forward::{self, RequestEdits, ResponseEdits};
-use crate::http1::{self, Body, Method, Parsed, Request, RequestError, Response, Version};
+use crate::http1::{self, Body, Method, RequestError, Response};
 use crate::stream::Stream;
 use crate::table::counters::Rejection;
 use crate::table::{Listener, ListenerId};
@@ -34,29 +31,8 @@ pub struct Connection {
     response: Response,
 }
 
-/// What an exchange borrows of the connection.
-struct Side {
-    stream: Stream,
-    buffer: Buffer,
-    request: Request,
-    /// Bytes of the request head, at the start of the buffer.
-    head: usize,
-    peer: SocketAddr,
-    trusted: bool,
-    request_id: [u8; 32],
-    body_max: u64,
-    body_timeout: Duration,
-    up: Pump,
-    down: Pump,
-    /// `100 Continue` is owed before the body is read, as far as it is not written yet.
-    owed_continue: &'static [u8],
-    /// The connection can be kept after this request.
-    keep: bool,
-    draining: bool,
-}
-
 /// What became of waiting for a request.
-enum Head {
+pub(super) enum Head {
     Complete,
     Refused(RequestError),
     /// No request came, or not all of it in time.
@@ -74,22 +50,7 @@ impl Connection {
         stream: Stream,
         peer: SocketAddr,
     ) -> Self {
-        let side = Side {
-            stream,
-            buffer: Buffer::default(),
-            request: Request::default(),
-            head: 0,
-            peer,
-            trusted: false,
-            request_id: [b'0'; 32],
-            body_max: u64::MAX,
-            body_timeout: Duration::ZERO,
-            up: Pump::default(),
-            down: Pump::default(),
-            owed_continue: b"",
-            keep: false,
-            draining: false,
-        };
+        let side = Side::new(listener, stream, peer);
         Self { local, listener, ticket, side, response: Response::default() }
     }
 
@@ -296,10 +257,10 @@ impl Connection {
     /// Writes an answer of ours and drops what is left of the request. True when the connection can
     /// be kept.
     async fn write_answer(&mut self, answer: Answer<'_>) -> bool {
-        let Self { local, ticket, side, .. } = self;
+        let Self { local, listener, ticket, side, .. } = self;
         // A body that came whole with its head costs nothing to drop; else the connection ends.
         let body_is_here = side.drop_buffered_body(local);
-        let keep = side.request.keep_alive() && body_is_here && !local.draining.get();
+        let keep = side.request.keep_alive() && body_is_here && local.keeps(*listener);
         let mut out = Vec::with_capacity(512);
         answer.write(&mut out, keep, side.request.method() == Method::Head);
         ticket.set(side.body_timeout.max(Duration::from_secs(1)));
@@ -418,196 +379,6 @@ impl Bounds {
     }
 }
 
-impl Side {
-    /// One step towards a whole head: true when it is there, false after some bytes came.
-    fn poll_head(
-        &mut self,
-        local: &Local,
-        cx: &mut Context<'_>,
-        limits: &http1::Limits,
-    ) -> Poll<Result<bool, Head>> {
-        if self.buffer.is_empty() {
-            match self.stream.poll_readable(cx) {
-                Poll::Ready(Ok(())) => self.buffer.ensure(&local.store),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Head::Closed)),
-                Poll::Pending => {
-                    self.buffer.release(&local.store);
-                    return Poll::Pending;
-                }
-            }
-        } else {
-            match self.request.parse(self.buffer.bytes(), limits) {
-                Ok(Parsed::Complete(length)) => {
-                    self.head = length;
-                    return Poll::Ready(Ok(true));
-                }
-                Ok(Parsed::Partial) => {}
-                Err(error) => return Poll::Ready(Err(Head::Refused(error))),
-            }
-            if self.buffer.room() == 0 && !self.buffer.grow(&local.store, Buffer::LARGE) {
-                let error = RequestError { status: 431, reason: "request head too large" };
-                return Poll::Ready(Err(Head::Refused(error)));
-            }
-        }
-        match ready!(self.buffer.poll_fill(cx, &mut self.stream)) {
-            Ok(count) if count > 0 => Poll::Ready(Ok(false)),
-            _ => Poll::Ready(Err(Head::Closed)),
-        }
-    }
-
-    /// Sets up what holds for this request.
-    fn begin(&mut self, local: &Local, listener: &Listener) {
-        let config = &listener.config;
-        let peer = self.peer.ip().to_canonical();
-        self.trusted = config.trusted_proxies.iter().any(|net| net.contains(&peer));
-        self.body_max = config.limits.max_body_size.unwrap_or(u64::MAX);
-        self.body_timeout = config.limits.body_timeout;
-        self.keep = self.request.keep_alive();
-        self.draining = local.draining.get();
-        write_hex(&mut self.request_id, local.random(), local.random());
-        let owes = self.request.expects_continue() && self.request.version() == Version::Http11;
-        self.owed_continue = if owes { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };
-        self.up.begin(Body::Empty, false, self.head);
-        self.down.begin(Body::Empty, false, 0);
-    }
-
-    /// Takes the answered message out of the buffer.
-    fn next_message(&mut self, local: &Local) {
-        let position = self.up.position().max(self.head).min(self.buffer.len());
-        self.buffer.consume(position);
-        if self.buffer.is_empty() || self.buffer.is_large() && self.buffer.len() < 1024 {
-            self.shrink(local);
-        }
-        self.up.trim();
-        self.down.trim();
-    }
-
-    fn shrink(&mut self, local: &Local) {
-        if self.buffer.is_empty() {
-            self.buffer.release(&local.store);
-        }
-    }
-
-    /// Skips a body nobody wants as far as it is in the buffer. True if that was all of it.
-    fn drop_buffered_body(&mut self, local: &Local) -> bool {
-        if self.up.is_read() || self.request.body() == Body::Empty {
-            return true;
-        }
-        let started = self.up.position() > self.head || self.up.wire_bytes() > 0;
-        if started {
-            return false;
-        }
-        self.up.begin(self.request.body(), false, self.head);
-        let Self { stream, buffer, up, head, body_max, .. } = self;
-        let (keep, body_max) = (*head, *body_max);
-        let source = Source { stream, buffer, store: &local.store, keep, replay: false, body_max };
-        up.skip_buffered(&source)
-    }
-}
-
-impl Client for Side {
-    fn begin_upload(&mut self, fallback_host: &[u8]) {
-        let body = self.request.body();
-        let edits = RequestEdits {
-            client: self.peer.ip().to_canonical(),
-            trusted: self.trusted,
-            https: self.stream.is_tls(),
-            request_id: &self.request_id,
-            fallback_host,
-        };
-        let lead = self.up.begin(body, body == Body::Chunked, self.head);
-        forward::request(lead, &self.request, self.buffer.bytes(), &edits);
-    }
-
-    fn poll_upload(
-        &mut self,
-        local: &Local,
-        cx: &mut Context<'_>,
-        endpoint: &mut Stream,
-    ) -> Poll<Result<(), Broken>> {
-        while !self.owed_continue.is_empty() {
-            let written = Pin::new(&mut self.stream).poll_write(cx, self.owed_continue);
-            let written = ready!(written).map_err(Broken::Source)?;
-            self.owed_continue = &self.owed_continue[written..];
-        }
-        let mut source = Source {
-            stream: &mut self.stream,
-            buffer: &mut self.buffer,
-            store: &local.store,
-            keep: self.head,
-            replay: true,
-            body_max: self.body_max,
-        };
-        self.up.poll(cx, &mut source, endpoint)
-    }
-
-    fn upload(&self) -> Upload {
-        Upload {
-            done: self.up.is_done(),
-            may_replay: self.up.may_replay(),
-            wire_bytes: self.up.wire_bytes(),
-            body_bytes: self.up.body_bytes(),
-            waits_for_client: self.up.waits_for_source(),
-        }
-    }
-
-    fn poll_informational(
-        &mut self,
-        cx: &mut Context<'_>,
-        response: &Response,
-        head: &[u8],
-    ) -> Poll<io::Result<()>> {
-        // We have sent 100 ourselves, and HTTP/1.0 knows no interim responses.
-        if response.status() == 100 || self.request.version() == Version::Http10 {
-            return Poll::Ready(Ok(()));
-        }
-        if !self.down.has_lead() {
-            let lead = self.down.begin(Body::Empty, false, 0);
-            let edits = ResponseEdits { client: Version::Http11, keep_alive: true, chunked: false };
-            forward::response(lead, response, head, &edits);
-        }
-        self.down.poll_lead(cx, &mut self.stream)
-    }
-
-    fn begin_download(&mut self, response: &Response, head: &[u8], body_at: usize) {
-        let body = response.body();
-        let version = self.request.version();
-        let framed = !matches!(body, Body::Chunked | Body::UntilClose);
-        let chunked = !framed && version == Version::Http11;
-        // A body of the request that is still under way would stand before the next request.
-        self.keep = self.keep && (framed || chunked) && self.up.is_done() && !self.draining;
-        let edits = ResponseEdits { client: version, keep_alive: self.keep, chunked };
-        let lead = self.down.begin(body, chunked, body_at);
-        forward::response(lead, response, head, &edits);
-    }
-
-    fn poll_download(
-        &mut self,
-        local: &Local,
-        cx: &mut Context<'_>,
-        endpoint: &mut Stream,
-        buffer: &mut Buffer,
-    ) -> Poll<Result<(), Broken>> {
-        let mut source = Source {
-            stream: endpoint,
-            buffer,
-            store: &local.store,
-            keep: 0,
-            replay: false,
-            body_max: u64::MAX,
-        };
-        self.down.poll(cx, &mut source, &mut self.stream)
-    }
-
-    fn download(&self) -> Download {
-        Download {
-            position: self.down.position(),
-            body_bytes: self.down.body_bytes(),
-            wire_bytes: self.down.wire_bytes(),
-        }
-    }
-}
-
 async fn write_all(ticket: &Ticket, stream: &mut Stream, bytes: &[u8]) -> bool {
     let write = async {
         stream.write_all(bytes).await?;
@@ -637,13 +408,5 @@ fn https_port(table: &Snapshot) -> u16 {
     match (ports.next(), ports.next()) {
         (Some(only), None) => only.config.bind.port(),
         _ => 443,
-    }
-}
-
-fn write_hex(out: &mut [u8; 32], high: u64, low: u64) {
-    let value = u128::from(high) << 64 | u128::from(low);
-    for (index, digit) in out.iter_mut().enumerate() {
-        let nibble = (value >> (124 - 4 * index)) & 0xf;
-        *digit = b"0123456789abcdef"[nibble as usize];
     }
 }

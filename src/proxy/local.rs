@@ -14,7 +14,7 @@ use crate::current::Reader;
 use crate::health::Verdict;
 use crate::observe::access_log;
 use crate::retry::Budget;
-use crate::table::{Endpoint, EndpointId, Table};
+use crate::table::{Endpoint, EndpointId, ListenerId, Table};
 use crate::tls::Certificates;
 use crate::upstream::idle::Idle;
 
@@ -73,6 +73,11 @@ impl Local {
             *snapshot = Rc::new(Arc::clone(current));
         }
         Rc::clone(&snapshot)
+    }
+
+    /// Connections of this listener may wait for another request.
+    pub fn keeps(&self, listener: ListenerId) -> bool {
+        !self.draining.get() && self.table().listener(listener).is_some()
     }
 
     /// Runs `action` on the retry budget of a service.

@@ -3,6 +3,7 @@
 //! [`worker`] threads accept; [`http1`] reads requests off a connection; [`exchange`] takes each to
 //! an endpoint and its answer back; [`pump`] moves the bytes.
 
+pub mod attempt;
 pub mod buffer;
 pub mod deadline;
 pub mod exchange;
@@ -12,4 +13,5 @@ pub mod pick;
 pub mod pump;
 pub mod record;
 pub mod respond;
+pub mod side;
 pub mod worker;

@@ -36,7 +36,7 @@ impl Record<'_> {
         let last = service.zip(self.call.and_then(|call| call.last));
         let pool = last.map(|(service, (pool, _))| &service.pools[pool]);
         let endpoint = last.map(|(s, (pool, endpoint))| &s.pools[pool].endpoints[endpoint]);
-        let trusted_id = self.request.field(self.bytes, "x-request-id").filter(|_| self.trusted);
+        let trusted_id = self.request.request_id(self.bytes).filter(|_| self.trusted);
         let entry = Entry {
             peer: self.peer,
             client: self.client(),

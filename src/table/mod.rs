@@ -117,7 +117,8 @@ pub struct Endpoint {
     pub id: EndpointId,
     pub service: Arc<str>,
     pub pool: Arc<str>,
-    /// As it was when the endpoint came; a weight changed since is found in the pool's configuration.
+    /// As it was when the endpoint came; a weight changed since is found in the pool's
+    /// configuration.
     pub config: Arc<config::Endpoint>,
     /// Requests in flight, all workers together.
     in_flight: AtomicU32,

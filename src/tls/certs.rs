@@ -11,7 +11,8 @@ use rustls::sign::CertifiedKey;
 
 use crate::config::Certificate;
 
-/// The certificates of one listener. An exact name goes before a wildcard, a wildcard stands for one
+/// The certificates of one listener. An exact name goes before a wildcard, a wildcard stands for
+/// one
 /// label (RFC 6125 section 6.4.3), and a client that names none of them gets the first. Where
 /// several fit, the first one whose key the client can verify is shown, so that a name may have an
 /// ECDSA and an RSA certificate.

@@ -129,9 +129,9 @@ async fn serve(name: &'static str, listener: TcpListener) {
     }
 }
 
-/// What an ingress says: its name, and for a POST how much it got.
-pub(super) fn body(name: &str, posted: Option<usize>) -> String {
-    match posted {
+/// What an ingress says: its name, and for a PUT how much it got.
+pub(super) fn body(name: &str, received: Option<usize>) -> String {
+    match received {
         Some(bytes) => format!("{name} got {bytes} bytes\n"),
         None => format!("hello from {name}\n"),
     }
@@ -141,11 +141,11 @@ async fn answer(
     name: &'static str,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let posted = match *request.method() {
-        Method::POST => Some(request.into_body().collect().await.map_or(0, |b| b.to_bytes().len())),
+    let received = match *request.method() {
+        Method::PUT => Some(request.into_body().collect().await.map_or(0, |b| b.to_bytes().len())),
         _ => None,
     };
-    let mut response = Response::new(Full::from(body(name, posted)));
+    let mut response = Response::new(Full::from(body(name, received)));
     response.headers_mut().insert(SERVED_BY, http::HeaderValue::from_static(name));
     Ok(response)
 }

@@ -14,6 +14,7 @@ use crate::app::{self, Running};
 use crate::cli::load::RealWorld;
 use crate::config::Secret;
 use crate::config::check::{CertificateFacts, Checked, Diagnostic, Problem, World, check};
+use crate::config::diff;
 use crate::control::Source;
 use crate::tls::provider;
 
@@ -43,48 +44,63 @@ pub(super) fn build(port: u16) -> Result<Stage, String> {
     let said = |error: io::Error| error.to_string();
     let hot = Ingress::start("hot").map_err(said)?;
     let standby = Ingress::start("standby").map_err(said)?;
-    let mut notes = Vec::new();
-    let address = free(port, &mut notes).map_err(said)?;
-    let admin = free(ADMIN_PORT, &mut notes).map_err(said)?;
-    let config = text(address, admin, hot.address, standby.address);
-
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
         .map_err(|error| error.to_string())?;
     let world = InMemory { cert: pair.cert.pem(), key: pair.signing_key.serialize_pem() };
     let client = client(&world.cert)?;
-    let load = {
-        let config = config.clone();
-        move || -> Checked { check(&config, &world) }
-    };
+    let world = Arc::new(world);
+    let mut left = 3;
+    loop {
+        let mut notes = Vec::new();
+        let address = free(port, &mut notes).map_err(said)?;
+        let admin = free(ADMIN_PORT, &mut notes).map_err(said)?;
+        let config = text(address, admin, hot.address, standby.address);
+        left -= 1;
+        match start(&config, &world) {
+            Ok(running) => {
+                return Ok(Stage { hot, standby, running, address, admin, client, config, notes });
+            }
+            Err(error) if left == 0 => return Err(error),
+            // Somebody took a port between the look and the bind: look again.
+            Err(_) => {}
+        }
+    }
+}
+
+fn start(config: &str, world: &Arc<InMemory>) -> Result<Running, String> {
+    let (config, world) = (config.to_owned(), Arc::clone(world));
+    let load = move || -> Checked { check(&config, &*world) };
     let (checked, _) = load().map_err(|found| first(&found))?;
     let source = Source {
         file: "(the demo's own configuration)".to_owned(),
         load: Box::new(load),
-        describe: |_, _| Vec::new(),
+        describe: |old, new| diff::diff(old, new).iter().map(ToString::to_string).collect(),
     };
-    let running = app::start(checked, source).map_err(|errors| errors.join("; "))?;
-    Ok(Stage { hot, standby, running, address, admin, client, config, notes })
+    app::start(checked, source).map_err(|errors| errors.join("; "))
 }
 
 /// The configuration from the README, and the lines a demo needs.
 fn text(address: SocketAddr, admin: SocketAddr, hot: SocketAddr, standby: SocketAddr) -> String {
-    format!(
-        r#"listeners:
-  - bind: "{address}"
-    tls: {{ cert_file: demo.crt, key_file: demo.key }}  # self-signed, made just now
-    service: app
-services:
-  app:
-    health_check: {{ path: /healthz }}
-    failover: {{ failback: {{ stable_for: 3s }} }}      # for the demo; 5m if left out
-    pools:                                        # in order of priority
-      - name: hot
-        endpoints: [http://{hot}]
-      - name: standby
-        endpoints: [http://{standby}]
-admin: {{ listen: "{admin}" }}                # for the demo; so that no taken port is asked for
-"#
-    )
+    let mut text = String::new();
+    let mut line = |yaml: &str, remark: &str| {
+        text.push_str(format!("{yaml:56}{remark}").trim_end());
+        text.push('\n');
+    };
+    line("listeners:", "");
+    line(&format!(r#"  - bind: "{address}""#), "");
+    line("    tls: { cert_file: demo.crt, key_file: demo.key }", "# made just now");
+    line("    service: app", "");
+    line("services:", "");
+    line("  app:", "");
+    line("    health_check: { path: /healthz }", "");
+    line("    failover: { failback: { stable_for: 3s } }", "# demo; default 5m");
+    line("    pools:", "# by priority");
+    line("      - name: hot", "");
+    line(&format!("        endpoints: [http://{hot}]"), "");
+    line("      - name: standby", "");
+    line(&format!("        endpoints: [http://{standby}]"), "");
+    line(&format!(r#"admin: {{ listen: "{admin}" }}"#), "# demo");
+    text
 }
 
 /// An address of loopback with this port, or with a free one and a remark.
@@ -161,5 +177,25 @@ impl World for InMemory {
 
     fn cores(&self) -> usize {
         RealWorld.cores()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_shown_fits_80_columns_and_is_the_one_that_runs() {
+        let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let text = text(address(60_001), address(60_002), address(60_003), address(60_004));
+        assert!(text.lines().all(|line| line.chars().count() + 4 <= 80), "{text}");
+        let names = ["localhost".to_owned()];
+        let pair = rcgen::generate_simple_self_signed(names).unwrap();
+        let world = InMemory { cert: pair.cert.pem(), key: pair.signing_key.serialize_pem() };
+        let (config, _) = check(&text, &world).unwrap();
+        assert_eq!(config.listeners[0].bind, address(60_001));
+        assert_eq!(config.admin.listen, address(60_002));
+        let pools = &config.services[0].pools;
+        assert_eq!(pools[1].endpoints[0].address, address(60_004));
     }
 }

@@ -45,9 +45,9 @@ impl Show {
 
     pub(super) fn introduce(&self, stage: &Stage) {
         let mut lines = vec![
-            "Two ingresses run in this process, hot and standby, and Standfast in front of them"
+            "Two ingresses, hot and standby, run in this process, and Standfast in front of"
                 .to_owned(),
-            "with this configuration:".to_owned(),
+            "them, with this configuration:".to_owned(),
             String::new(),
         ];
         lines.extend(stage.config.lines().map(|line| self.paint.dim(&format!("    {line}"))));

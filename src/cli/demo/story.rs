@@ -72,7 +72,7 @@ pub(super) async fn play(stage: &mut Stage, show: &mut Show, rate: u32) -> Resul
     let begun = clock::now();
     let mut player = Player { stage, show, clients, begun, scene, figures, counted };
 
-    player.say("load begins; hot serves, both ingresses answer their probes");
+    player.say("load begins, GET and some PUT; hot serves, both answer their probes");
     player.watch(BEFORE, |_| false).await;
     let (failover, killed) = player.kill().await;
     player.watch(ON_STANDBY, |_| false).await;
@@ -186,7 +186,9 @@ impl Player<'_> {
             let tally = self.clients.tally();
             scene.ok = tally.ok();
             scene.lost = tally.lost.max(self.figures.lost);
-            fill_strip(scene, &mut self.counted, &tally);
+            if fill_strip(scene, &mut self.counted, &tally) {
+                scene.set_latencies(&tally);
+            }
         }
         self.show.update(scene);
     }
@@ -203,11 +205,11 @@ fn pools(stage: &Stage, figures: &Figures) -> Vec<PoolScene> {
     [&stage.hot, &stage.standby].into_iter().enumerate().map(pool).collect()
 }
 
-/// Adds the cells whose time is over.
-fn fill_strip(scene: &mut Scene, counted: &mut (Vec<u64>, u64), tally: &Tally) {
+/// Adds the cells whose time is over; true if there were any.
+fn fill_strip(scene: &mut Scene, counted: &mut (Vec<u64>, u64), tally: &Tally) -> bool {
     let due = usize::try_from(scene.elapsed.as_millis() / CELL.as_millis()).unwrap_or(0);
     if scene.strip.len() >= due {
-        return;
+        return false;
     }
     let answers: Vec<_> = scene.pools.iter().map(|pool| tally.answered_by(&pool.name)).collect();
     let new = || answers.iter().zip(&counted.0).map(|(now, before)| now - before);
@@ -219,4 +221,5 @@ fn fill_strip(scene: &mut Scene, counted: &mut (Vec<u64>, u64), tally: &Tally) {
     };
     scene.strip.resize(due, cell);
     *counted = (answers, tally.lost);
+    true
 }

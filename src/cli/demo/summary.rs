@@ -10,6 +10,7 @@ use super::tally::Phase;
 pub(super) fn lines(report: &Report, paint: Paint) -> Vec<String> {
     let mut lines = vec![String::new(), paint.bold("summary")];
     lines.push(row("failover", &failover(report)));
+    lines.extend(first_answer(report));
     lines.push(row("return", &back(report)));
     lines.push(row("requests", &requests(report, paint)));
     lines.push(row("saved", &rescued(report)));
@@ -24,6 +25,9 @@ pub(super) fn lines(report: &Report, paint: Paint) -> Vec<String> {
     }
     lines.push(String::new());
     lines.push(verdict(report, paint));
+    lines.push(
+        paint.dim("(GET and PUT can be repeated; a POST that hot may have processed gets a 502)"),
+    );
     lines
 }
 
@@ -33,15 +37,14 @@ fn row(name: &str, text: &str) -> String {
 
 fn failover(report: &Report) -> String {
     let Some(moved) = &report.failover else { return "did not happen".to_owned() };
-    let first = report.first_answer.map_or_else(String::new, |first| {
-        format!("; standby's first answer {} after the kill", millis(first))
-    });
-    format!(
-        "{} -> {} in {} from the first evidence{first}",
-        moved.from,
-        moved.to,
-        millis(detection(moved))
-    )
+    let took = millis(detection(moved));
+    format!("{} -> {}, {took} after the first evidence", moved.from, moved.to)
+}
+
+/// From the kill on, as a client saw it: requests are saved one by one before the service moves.
+fn first_answer(report: &Report) -> Option<String> {
+    let first = millis(report.first_answer?);
+    Some(row("", &format!("standby's first answer came {first} after the kill")))
 }
 
 fn back(report: &Report) -> String {
@@ -74,13 +77,13 @@ fn rescued(report: &Report) -> String {
     let by_proof = Proof::ALL.iter().map(|(proof, _)| {
         let count = thousands(figures.rescued[*proof as usize]);
         match proof {
-            Proof::NotSent => format!("{count} not sent yet"),
-            Proof::NotRead => format!("{count} not read yet"),
+            Proof::NotSent => format!("{count} unsent"),
+            Proof::NotRead => format!("{count} unread"),
             Proof::Idempotent => format!("{count} idempotent"),
         }
     });
     let proofs: Vec<_> = by_proof.collect();
-    format!("{} sent anew to another endpoint: {}", thousands(figures.rescued()), proofs.join(", "))
+    format!("{} sent anew: {}", thousands(figures.rescued()), proofs.join(", "))
 }
 
 /// Two who count apart should come to the same number.
@@ -111,4 +114,90 @@ fn verdict(report: &Report, paint: Paint) -> String {
         _ => "requests were lost",
     };
     paint.bad(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cli::demo::figures::Figures;
+    use crate::cli::demo::scene::WIDTH;
+    use crate::cli::demo::tally::{Outcome, Tally};
+    use crate::failover::Cause;
+    use crate::table::history::Moved;
+
+    fn moved(from: &str, to: &str) -> Moved {
+        Moved {
+            from: from.into(),
+            to: to.into(),
+            cause: Cause::Health,
+            reason: "0 of 1 endpoints up, needs 1".into(),
+            first_evidence: Duration::from_secs(3),
+            decided: Duration::from_secs(4),
+            published: Duration::from_millis(14_250),
+        }
+    }
+
+    fn report(lost: u64) -> Report {
+        let mut tally = Tally::default();
+        tally.sent = 1_234_567;
+        for _ in 0..lost {
+            tally.end(Outcome::Lost("PUT: 502".into()), Duration::ZERO, Duration::ZERO);
+        }
+        tally.by_pool.insert("hot".to_owned(), tally.sent - lost);
+        Report {
+            figures: Figures {
+                requests: tally.sent,
+                lost,
+                rescued: [99_999; 3],
+                ..Figures::default()
+            },
+            tally,
+            failover: Some(moved("hot", "standby")),
+            first_answer: Some(Duration::from_millis(12_345)),
+            back: Some(moved("standby", "hot")),
+            return_took: Some(Duration::from_millis(3210)),
+        }
+    }
+
+    fn text(report: &Report) -> String {
+        lines(report, Paint(false)).join("\n")
+    }
+
+    #[test]
+    fn a_story_in_which_nothing_was_lost_is_good_and_fits_80_columns() {
+        let report = report(0);
+        assert!(report.is_good());
+        let text = text(&report);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(text.contains("1,234,567 sent, 1,234,567 answered rightly, 0 lost"), "{text}");
+        assert!(text.contains("; the clients agree") && text.contains("no client noticed"));
+    }
+
+    #[test]
+    fn a_loss_is_told_with_its_reason_and_makes_the_story_bad() {
+        let report = report(2);
+        assert!(!report.is_good());
+        let text = text(&report);
+        assert!(text.contains("2 lost: PUT: 502") && text.contains("\nrequests were lost\n"));
+    }
+
+    #[test]
+    fn a_failover_or_a_return_that_did_not_happen_makes_the_story_bad() {
+        for (failover, back, said) in
+            [(None, None, "did not move"), (Some(moved("hot", "standby")), None, "did not return")]
+        {
+            let report = Report { failover, back, ..report(0) };
+            assert!(!report.is_good());
+            assert!(text(&report).contains(said));
+        }
+    }
+
+    #[test]
+    fn two_counts_that_differ_are_told() {
+        let mut report = report(0);
+        report.figures.requests += 1;
+        assert!(text(&report).contains("DISAGREE"));
+    }
 }

@@ -1,0 +1,308 @@
+//! ○ One attempt: the request sent over one connection, and the answer taken back.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::buffer::Buffer;
+use super::deadline::{Fired, Ticket};
+use super::exchange::{Call, Client, Ended};
+use super::local::Local;
+use super::pump::Broken;
+use crate::http1::{Limits, Method, Parsed, Response};
+use crate::retry::Progress;
+use crate::stream::Stream;
+use crate::sys;
+use crate::table::counters::{Loss, UpstreamError};
+use crate::upstream::lease::Lease;
+
+/// How an attempt ended.
+pub enum Outcome {
+    Ended(Ended),
+    /// Nothing of an answer reached the client.
+    Failed {
+        error: UpstreamError,
+        progress: Progress,
+    },
+}
+
+/// Informational responses passed on for one request at the most.
+const INFORMATIONAL_MAX: u32 = 32;
+
+const RESPONSE_LIMITS: Limits = Limits { head_size_max: 64 * 1024, headers_max: 256, uri_max: 0 };
+
+/// Sends the request over `lease` and passes the answer on.
+pub async fn run<C: Client>(
+    local: &Local,
+    ticket: &Ticket,
+    client: &mut C,
+    call: &mut Call,
+    lease: &mut Lease,
+    response: &mut Response,
+) -> Outcome {
+    let chosen = lease.chosen().clone();
+    let timeouts = &chosen.service().config.timeouts;
+    // Nothing of an answer that broke off may be taken for a part of the next one.
+    response.reset();
+    client.begin_upload(chosen.endpoint().config.name.as_bytes());
+    ticket.wait_for(Some(chosen.endpoint().id));
+    ticket.set(call.body_timeout);
+    let mut attempt = Attempt {
+        local,
+        ticket,
+        client: &mut *client,
+        stream: &mut lease.connection.stream,
+        buffer: Buffer::default(),
+        response,
+        method: call.method,
+        body_timeout: call.body_timeout,
+        response_header: timeouts.response_header,
+        uploading: true,
+        passed: 0,
+        informational: 0,
+    };
+    let head = std::future::poll_fn(|cx| attempt.poll_answered(cx)).await;
+    ticket.wait_for(None);
+    let outcome = match head {
+        Ok(length) => {
+            call.status = attempt.response.status();
+            call.first_byte = call.wants_times.then(crate::clock::now);
+            attempt.begin_download(length, timeouts.idle);
+            let idle = timeouts.idle;
+            Ok(std::future::poll_fn(|cx| attempt.poll_delivered(cx, idle)).await)
+        }
+        Err(failure) => Err(failure),
+    };
+    // Bytes after the answer are nobody's: the connection is not used again.
+    call.reusable = attempt.buffer.len() <= attempt.client.download().position;
+    attempt.buffer.release(&local.store);
+    lease.connection.written += client.upload().wire_bytes;
+    match outcome {
+        Ok(ended) => Outcome::Ended(ended),
+        Err(failure) => failure.into_outcome(local, client, lease).await,
+    }
+}
+
+/// The parts of an attempt while it lasts.
+struct Attempt<'a, C> {
+    local: &'a Local,
+    ticket: &'a Ticket,
+    client: &'a mut C,
+    stream: &'a mut Stream,
+    /// What the endpoint sent.
+    buffer: Buffer,
+    response: &'a mut Response,
+    method: Method,
+    body_timeout: Duration,
+    response_header: Duration,
+    uploading: bool,
+    /// Bytes moved when the deadline was last set.
+    passed: u64,
+    informational: u32,
+}
+
+/// Why no response head came.
+enum Failure {
+    /// The client broke or broke the rules while its body was read.
+    Client(Broken),
+    /// The endpoint's stream failed or ended.
+    Endpoint(io::Error),
+    Malformed(&'static str),
+    Deadline,
+    /// The endpoint was declared down.
+    Down,
+}
+
+impl<C: Client> Attempt<'_, C> {
+    /// Ready with the length of the final response head, while the upload goes on.
+    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+        if let Poll::Ready(fired) = self.ticket.poll(cx) {
+            match fired {
+                Fired::Deadline if self.uploading && self.client.upload().waits_for_client => {
+                    let late = io::ErrorKind::TimedOut.into();
+                    return Poll::Ready(Err(Failure::Client(Broken::Source(late))));
+                }
+                Fired::Deadline => return Poll::Ready(Err(Failure::Deadline)),
+                Fired::EndpointDown if self.may_move() => return Poll::Ready(Err(Failure::Down)),
+                // It may still answer, and what was sent cannot be sent again.
+                Fired::EndpointDown | Fired::Leave => {}
+            }
+        }
+        if self.uploading {
+            self.poll_upload(cx)?;
+        }
+        self.poll_head(cx)
+    }
+
+    fn may_move(&self) -> bool {
+        self.method.is_idempotent() && self.client.upload().may_replay
+    }
+
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        match self.client.poll_upload(self.local, cx, self.stream) {
+            Poll::Ready(Ok(())) => {
+                self.uploading = false;
+                self.ticket.set(self.response_header);
+            }
+            // The endpoint may have answered before it stopped reading.
+            Poll::Ready(Err(Broken::Sink(_))) => self.uploading = false,
+            Poll::Ready(Err(broken)) => return Err(Failure::Client(broken)),
+            Poll::Pending => {
+                let sent = self.client.upload().wire_bytes;
+                if sent != self.passed {
+                    self.passed = sent;
+                    self.ticket.set(self.body_timeout);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads until a final response head is whole; its length.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+        loop {
+            if !self.buffer.is_empty() {
+                let bytes = self.buffer.bytes();
+                let parsed = self.response.parse(bytes, self.method, &RESPONSE_LIMITS);
+                match parsed.map_err(|error| Failure::Malformed(error.reason))? {
+                    Parsed::Complete(length) if self.response.status() >= 200 => {
+                        return Poll::Ready(Ok(length));
+                    }
+                    Parsed::Complete(length) => {
+                        ready!(self.poll_informational(cx, length))?;
+                        continue;
+                    }
+                    Parsed::Partial => {}
+                }
+            } else if self.stream.poll_readable(cx).map_err(Failure::Endpoint)?.is_pending() {
+                self.buffer.release(&self.local.store);
+                return Poll::Pending;
+            }
+            self.buffer.ensure(&self.local.store);
+            if self.buffer.room() == 0 && !self.buffer.grow(&self.local.store, Buffer::LARGE) {
+                return Poll::Ready(Err(Failure::Malformed("response head too large")));
+            }
+            let filled = self.buffer.poll_fill(cx, self.stream);
+            if ready!(filled).map_err(Failure::Endpoint)? == 0 {
+                let end = io::ErrorKind::UnexpectedEof.into();
+                return Poll::Ready(Err(Failure::Endpoint(end)));
+            }
+        }
+    }
+
+    /// Passes one informational response on and takes it out of the buffer.
+    fn poll_informational(
+        &mut self,
+        cx: &mut Context<'_>,
+        length: usize,
+    ) -> Poll<Result<(), Failure>> {
+        if self.informational == INFORMATIONAL_MAX {
+            let reason = "too many informational responses";
+            return Poll::Ready(Err(Failure::Malformed(reason)));
+        }
+        let head = &self.buffer.bytes()[..length];
+        let passed = self.client.poll_informational(cx, self.response, head);
+        ready!(passed).map_err(|error| Failure::Client(Broken::Source(error)))?;
+        self.informational += 1;
+        self.buffer.consume(length);
+        Poll::Ready(Ok(()))
+    }
+
+    fn begin_download(&mut self, length: usize, idle: Duration) {
+        let head = &self.buffer.bytes()[..length];
+        self.client.begin_download(self.local, self.response, head, length);
+        self.uploading = !self.client.upload().done;
+        self.passed = 0;
+        self.ticket.set(idle);
+    }
+
+    /// Passes the answer on, while the rest of an upload may still be under way.
+    fn poll_delivered(&mut self, cx: &mut Context<'_>, idle: Duration) -> Poll<Ended> {
+        if self.ticket.poll(cx) == Poll::Ready(Fired::Deadline) {
+            return Poll::Ready(Ended::Cut(Loss::Timeout));
+        }
+        if self.uploading
+            && let Poll::Ready(end) = self.client.poll_upload(self.local, cx, self.stream)
+        {
+            self.uploading = false;
+            if let Err(Broken::Source(_)) = end {
+                return Poll::Ready(Ended::ClientGone);
+            }
+        }
+        let end = self.client.poll_download(self.local, cx, self.stream, &mut self.buffer);
+        let passed = self.client.upload().wire_bytes + self.client.download().wire_bytes;
+        if passed != self.passed {
+            self.passed = passed;
+            self.ticket.set(idle);
+        }
+        end.map(|end| match end {
+            Ok(()) => Ended::Answered,
+            Err(Broken::Sink(_)) => Ended::ClientGone,
+            Err(Broken::Framing(_)) => Ended::Cut(Loss::Malformed),
+            Err(Broken::Source(_) | Broken::TooLarge) => Ended::Cut(Loss::Cut),
+        })
+    }
+}
+
+impl Failure {
+    /// What the failure means for the request, counted for the endpoint where it is at fault.
+    async fn into_outcome<C: Client>(self, local: &Local, client: &C, lease: &Lease) -> Outcome {
+        let endpoint = lease.chosen().endpoint();
+        let (error, progress) = match self {
+            Self::Client(broken) => return Outcome::Ended(of_client(&broken)),
+            Self::Malformed(reason) => {
+                tracing::debug!(endpoint = %endpoint.config.name, reason, "malformed response");
+                (UpstreamError::Malformed, Progress::Answered)
+            }
+            Self::Deadline => (UpstreamError::Timeout, Progress::Answered),
+            Self::Down => (UpstreamError::Timeout, Progress::Sent),
+            Self::Endpoint(error) => {
+                let request_bytes = client.upload().wire_bytes;
+                let ended = error.kind() == io::ErrorKind::UnexpectedEof;
+                let progress = if request_bytes == 0 {
+                    Progress::NotSent
+                } else if ended && was_never_read(lease, request_bytes).await {
+                    Progress::NotRead
+                } else {
+                    Progress::Sent
+                };
+                (UpstreamError::Reset, progress)
+            }
+        };
+        endpoint.counters.workers.of(local.worker).errors[error as usize].increment();
+        Outcome::Failed { error, progress }
+    }
+}
+
+fn of_client(broken: &Broken) -> Ended {
+    match broken {
+        Broken::TooLarge => Ended::Refused(413, "request body too large"),
+        Broken::Framing(error) => Ended::Refused(400, error.reason),
+        Broken::Source(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Ended::Refused(408, "request body too slow")
+        }
+        Broken::Source(_) | Broken::Sink(_) => Ended::ClientGone,
+    }
+}
+
+/// Proves that nobody can have read the request: the endpoint had closed the connection before the
+/// request reached its kernel, which therefore reset it and acknowledged nothing.
+///
+/// A reset alone proves nothing, for what was read may not have been acknowledged yet. So this is
+/// asked only after an orderly end, and believed only once the reset is there too; that takes one
+/// round trip, for which it waits a moment.
+async fn was_never_read(lease: &Lease, request_bytes: u64) -> bool {
+    if !lease.reused || lease.connection.stream.is_tls() {
+        return false;
+    }
+    let acked_before = lease.connection.written - request_bytes + 1;
+    for _ in 0..20 {
+        match sys::tcp_progress(&lease.connection.stream) {
+            Ok(now) if now.bytes_acked > acked_before => return false,
+            Ok(now) if now.closed => return true,
+            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(_) => return false,
+        }
+    }
+    false
+}

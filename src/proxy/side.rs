@@ -1,0 +1,252 @@
+//! ○ The client's side of an exchange over HTTP/1.1: the request in its buffer, what goes up and
+//! what comes down.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+
+use super::buffer::Buffer;
+use super::exchange::{Client, Download, Upload};
+use super::http1::Head;
+use super::local::Local;
+use super::pump::{Broken, Pump, Source};
+use crate::http1::forward::{self, RequestEdits, ResponseEdits};
+use crate::http1::{Body, Limits, Parsed, Request, RequestError, Response, Version};
+use crate::stream::Stream;
+use crate::table::{Listener, ListenerId};
+
+/// What an exchange borrows of a client's connection.
+pub(super) struct Side {
+    pub(super) stream: Stream,
+    pub(super) buffer: Buffer,
+    pub(super) request: Request,
+    /// Bytes of the request head, at the start of the buffer.
+    pub(super) head: usize,
+    pub(super) peer: SocketAddr,
+    pub(super) trusted: bool,
+    pub(super) request_id: [u8; 32],
+    pub(super) body_max: u64,
+    pub(super) body_timeout: Duration,
+    pub(super) up: Pump,
+    pub(super) down: Pump,
+    /// `100 Continue` is owed before the body is read, as far as it is not written yet.
+    owed_continue: &'static [u8],
+    /// The connection can be kept after this request.
+    pub(super) keep: bool,
+    listener: ListenerId,
+}
+
+impl Side {
+    pub(super) fn new(listener: ListenerId, stream: Stream, peer: SocketAddr) -> Self {
+        Self {
+            stream,
+            buffer: Buffer::default(),
+            request: Request::default(),
+            head: 0,
+            peer,
+            trusted: false,
+            request_id: [b'0'; 32],
+            body_max: u64::MAX,
+            body_timeout: Duration::ZERO,
+            up: Pump::default(),
+            down: Pump::default(),
+            owed_continue: b"",
+            keep: false,
+            listener,
+        }
+    }
+
+    /// One step towards a whole head: true when it is there, false after some bytes came.
+    pub(super) fn poll_head(
+        &mut self,
+        local: &Local,
+        cx: &mut Context<'_>,
+        limits: &Limits,
+    ) -> Poll<Result<bool, Head>> {
+        if self.buffer.is_empty() {
+            match self.stream.poll_readable(cx) {
+                Poll::Ready(Ok(())) => self.buffer.ensure(&local.store),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Head::Closed)),
+                Poll::Pending => {
+                    self.buffer.release(&local.store);
+                    return Poll::Pending;
+                }
+            }
+        } else {
+            match self.request.parse(self.buffer.bytes(), limits) {
+                Ok(Parsed::Complete(length)) => {
+                    self.head = length;
+                    return Poll::Ready(Ok(true));
+                }
+                Ok(Parsed::Partial) => {}
+                Err(error) => return Poll::Ready(Err(Head::Refused(error))),
+            }
+            if self.buffer.room() == 0 && !self.buffer.grow(&local.store, Buffer::LARGE) {
+                let error = RequestError { status: 431, reason: "request head too large" };
+                return Poll::Ready(Err(Head::Refused(error)));
+            }
+        }
+        match ready!(self.buffer.poll_fill(cx, &mut self.stream)) {
+            Ok(count) if count > 0 => Poll::Ready(Ok(false)),
+            _ => Poll::Ready(Err(Head::Closed)),
+        }
+    }
+
+    /// Sets up what holds for this request.
+    pub(super) fn begin(&mut self, local: &Local, listener: &Listener) {
+        let config = &listener.config;
+        let peer = self.peer.ip().to_canonical();
+        self.trusted = config.trusted_proxies.iter().any(|net| net.contains(&peer));
+        self.body_max = config.limits.max_body_size.unwrap_or(u64::MAX);
+        self.body_timeout = config.limits.body_timeout;
+        self.keep = self.request.keep_alive();
+        write_hex(&mut self.request_id, local.random(), local.random());
+        let owes = self.request.expects_continue() && self.request.version() == Version::Http11;
+        self.owed_continue = if owes { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };
+        self.up.begin(Body::Empty, false, self.head);
+        self.down.begin(Body::Empty, false, 0);
+    }
+
+    /// Takes the answered message out of the buffer.
+    pub(super) fn next_message(&mut self, local: &Local) {
+        let position = self.up.position().max(self.head).min(self.buffer.len());
+        self.buffer.consume(position);
+        if self.buffer.is_empty() {
+            self.buffer.release(&local.store);
+        }
+        self.up.trim();
+        self.down.trim();
+    }
+
+    /// Skips a body nobody wants as far as it is in the buffer. True if that was all of it.
+    pub(super) fn drop_buffered_body(&mut self, local: &Local) -> bool {
+        if self.up.is_read() || self.request.body() == Body::Empty {
+            return true;
+        }
+        let started = self.up.position() > self.head || self.up.wire_bytes() > 0;
+        if started {
+            return false;
+        }
+        self.up.begin(self.request.body(), false, self.head);
+        let Self { stream, buffer, up, head, body_max, .. } = self;
+        let (keep, body_max) = (*head, *body_max);
+        let source = Source { stream, buffer, store: &local.store, keep, replay: false, body_max };
+        up.skip_buffered(&source)
+    }
+}
+
+impl Client for Side {
+    fn begin_upload(&mut self, fallback_host: &[u8]) {
+        let body = self.request.body();
+        let edits = RequestEdits {
+            client: self.peer.ip().to_canonical(),
+            trusted: self.trusted,
+            https: self.stream.is_tls(),
+            request_id: &self.request_id,
+            fallback_host,
+        };
+        let lead = self.up.begin(body, body == Body::Chunked, self.head);
+        forward::request(lead, &self.request, self.buffer.bytes(), &edits);
+    }
+
+    fn poll_upload(
+        &mut self,
+        local: &Local,
+        cx: &mut Context<'_>,
+        endpoint: &mut Stream,
+    ) -> Poll<Result<(), Broken>> {
+        while !self.owed_continue.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, self.owed_continue);
+            let written = ready!(written).map_err(Broken::Source)?;
+            self.owed_continue = &self.owed_continue[written..];
+        }
+        let mut source = Source {
+            stream: &mut self.stream,
+            buffer: &mut self.buffer,
+            store: &local.store,
+            keep: self.head,
+            replay: true,
+            body_max: self.body_max,
+        };
+        self.up.poll(cx, &mut source, endpoint)
+    }
+
+    fn upload(&self) -> Upload {
+        Upload {
+            done: self.up.is_done(),
+            may_replay: self.up.may_replay(),
+            wire_bytes: self.up.wire_bytes(),
+            body_bytes: self.up.body_bytes(),
+            waits_for_client: self.up.waits_for_source(),
+        }
+    }
+
+    fn poll_informational(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: &Response,
+        head: &[u8],
+    ) -> Poll<io::Result<()>> {
+        // We have sent 100 ourselves, and HTTP/1.0 knows no interim responses.
+        if response.status() == 100 || self.request.version() == Version::Http10 {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.down.has_lead() {
+            let lead = self.down.begin(Body::Empty, false, 0);
+            let edits = ResponseEdits { client: Version::Http11, keep_alive: true, chunked: false };
+            forward::response(lead, response, head, &edits);
+        }
+        self.down.poll_lead(cx, &mut self.stream)
+    }
+
+    fn begin_download(&mut self, local: &Local, response: &Response, head: &[u8], body_at: usize) {
+        let body = response.body();
+        let version = self.request.version();
+        let framed = !matches!(body, Body::Chunked | Body::UntilClose);
+        let chunked = !framed && version == Version::Http11;
+        // A body of the request that is still under way would stand before the next request.
+        self.keep = self.keep && (framed || chunked) && self.up.is_done();
+        self.keep &= local.keeps(self.listener);
+        let edits = ResponseEdits { client: version, keep_alive: self.keep, chunked };
+        let lead = self.down.begin(body, chunked, body_at);
+        forward::response(lead, response, head, &edits);
+    }
+
+    fn poll_download(
+        &mut self,
+        local: &Local,
+        cx: &mut Context<'_>,
+        endpoint: &mut Stream,
+        buffer: &mut Buffer,
+    ) -> Poll<Result<(), Broken>> {
+        let mut source = Source {
+            stream: endpoint,
+            buffer,
+            store: &local.store,
+            keep: 0,
+            replay: false,
+            body_max: u64::MAX,
+        };
+        self.down.poll(cx, &mut source, &mut self.stream)
+    }
+
+    fn download(&self) -> Download {
+        Download {
+            position: self.down.position(),
+            body_bytes: self.down.body_bytes(),
+            wire_bytes: self.down.wire_bytes(),
+        }
+    }
+}
+
+fn write_hex(out: &mut [u8; 32], high: u64, low: u64) {
+    let value = u128::from(high) << 64 | u128::from(low);
+    for (index, digit) in out.iter_mut().enumerate() {
+        let nibble = (value >> (124 - 4 * index)) & 0xf;
+        *digit = b"0123456789abcdef"[nibble as usize];
+    }
+}
