@@ -363,7 +363,7 @@ listeners:
   - bind: {bind}
     routes: [{{ path_prefix: /bad, service: bad }}, {{ path_prefix: /, service: good }}]
 services:
-  bad: {{ timeouts: {{ response_header: 20s }}, pools: [{{ name: hot, endpoints: [{}] }}] }}
+  bad: {{ timeouts: {{ response_header: 5s }}, pools: [{{ name: hot, endpoints: [{}] }}] }}
   good: {{ pools: [{{ name: hot, endpoints: [{}] }}] }}
 ",
         hangs.url(),

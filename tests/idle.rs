@@ -130,9 +130,9 @@ fn post_that_was_read_on_a_reused_connection_is_not_sent_anew() {
 }
 
 #[test]
-fn posts_to_an_ingress_that_closes_every_few_requests_are_never_lost_or_doubled() {
+fn post_that_meets_the_end_of_a_connection_is_delivered_once_or_lost_aloud() {
     let (lab, bind) = (Lab::new(), free_address());
-    // Closes after three answers without a word, as an ingress does at its keep-alive limit.
+    // Closes after three answers without a word, at the moment when the next request may come.
     let endpoint = Endpoint::start(|conn: &mut Conn| {
         for _ in 0..3 {
             if conn.request().is_none() {
@@ -141,32 +141,47 @@ fn posts_to_an_ingress_that_closes_every_few_requests_are_never_lost_or_doubled(
             conn.answer(200, "ok");
         }
     });
-    let config = plain(bind, &endpoint.url());
-    let proxy = Proxy::start(&lab, &config);
+    let proxy = Proxy::start(&lab, &plain(bind, &endpoint.url()));
     let clients: Vec<_> = (0..4)
         .map(|thread| {
             std::thread::spawn(move || {
                 let mut client = Client::plain(bind);
-                let mut answered = 0;
-                for n in 0..100 {
-                    let answer = post(&mut client, thread * 1000 + n);
-                    answered += usize::from(answer.status() == 200);
+                let mut statuses = Vec::new();
+                for n in thread * 100..thread * 100 + 100 {
+                    let answer = post(&mut client, n);
+                    statuses.push((n, answer.status()));
                     if !answer.keeps() {
                         client = Client::plain(bind);
                     }
                 }
-                answered
+                statuses
             })
         })
         .collect();
-    let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
-    assert_eq!(answered, 400);
+    let statuses: Vec<(usize, u16)> =
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
     let mut delivered: HashMap<String, usize> = HashMap::new();
     for request in endpoint.requests() {
         *delivered.entry(request.target().to_owned()).or_default() += 1;
     }
-    assert_eq!(delivered.len(), 400);
-    assert!(delivered.values().all(|count| *count == 1), "delivered twice");
+    assert!(delivered.values().all(|count| *count == 1), "delivered twice: {delivered:?}");
+    // What the endpoint's kernel had taken when the end came may have been read: it is not sent
+    // anew, and the client is told. Everything else is answered.
+    let mut lost = 0;
+    for (n, status) in statuses {
+        match status {
+            200 => assert!(delivered.contains_key(&format!("/load?n={n}")), "{n}: by nobody"),
+            502 => lost += 1,
+            _ => panic!("request {n}: {status}"),
+        }
+    }
+    let counted = [("reason", "not_idempotent")];
+    until("each loss is counted", || {
+        let counted = proxy.metrics().sum("standfast_requests_lost_total", &counted);
+        (counted == f64::from(lost)).then_some(())
+    });
+    // One connection in three answers can meet its end; most do not.
+    assert!(lost < 133, "{lost} of 400 lost");
     proxy.stop();
 }
 

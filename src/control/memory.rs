@@ -158,6 +158,11 @@ impl Memory {
         self.endpoints.get(id.slot as usize)?.as_ref().filter(|watched| watched.id == id)
     }
 
+    /// The endpoint has a verdict and its last probes agree with it.
+    pub(super) fn is_settled(&self, id: EndpointId) -> bool {
+        self.watched(id).is_some_and(|watched| !watched.state.in_doubt())
+    }
+
     pub(super) fn standing(&self, id: EndpointId) -> Standing {
         self.watched(id).map_or_else(Standing::default, |watched| {
             let detail = Detail { since: watched.state.since, reason: watched.reason.clone() };

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::health::schedule;
@@ -22,6 +23,9 @@ pub(super) struct Probes<E> {
 struct Probe {
     subject: Arc<Subject>,
     task: AbortHandle,
+    hasten: Arc<Notify>,
+    /// When it was last hastened.
+    hastened: Option<Duration>,
 }
 
 impl Drop for Probe {
@@ -53,10 +57,26 @@ impl<E: Effects> Probes<E> {
             let (id, subject) = (subject.id, Arc::new(subject.clone()));
             let (effects, asked) = (Arc::clone(&self.effects), Arc::clone(&subject));
             let reports = self.reports.clone();
+            let hasten = Arc::new(Notify::new());
+            let sooner = Arc::clone(&hasten);
             let task = tokio::spawn(async move {
-                probe::run(id, delay, reports, || effects.ask(&asked)).await;
+                probe::run(id, delay, reports, sooner, || effects.ask(&asked)).await;
             });
-            self.running.insert(id, Probe { subject, task: task.abort_handle() });
+            let task = task.abort_handle();
+            self.running.insert(id, Probe { subject, task, hasten, hastened: None });
+        }
+    }
+}
+
+impl<E> Probes<E> {
+    /// Asks an endpoint at once, at most once a `fast_interval`.
+    pub(super) fn hasten(&mut self, id: EndpointId, now: Duration) {
+        let Some(probe) = self.running.get_mut(&id) else { return };
+        let pause = probe.subject.check.fast_interval;
+        if probe.hastened.is_none_or(|last| now.saturating_sub(last) >= pause) {
+            probe.hastened = Some(now);
+            // Not kept for later: a probe in flight will tell as much.
+            probe.hasten.notify_waiters();
         }
     }
 }

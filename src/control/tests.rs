@@ -118,6 +118,7 @@ struct Rig {
     sim: Arc<Sim>,
     current: Arc<Current>,
     events: mpsc::Sender<Event>,
+    suspects: mpsc::Sender<EndpointId>,
     counters: Arc<ReloadCounters>,
     /// What the file says now.
     file: Arc<Mutex<Checked>>,
@@ -153,9 +154,10 @@ fn rig_with(
         vec![format!("{} services become {}", old.services.len(), new.services.len())]
     };
     let source = Source { file: "test.yaml".into(), load: Box::new(load), describe };
-    let control = Control::new(World(Arc::clone(&sim)), Arc::clone(&current), source);
+    let (suspects, suspected) = mpsc::channel(1);
+    let control = Control::new(World(Arc::clone(&sim)), Arc::clone(&current), source, suspected);
     let (events, counters) = (control.handle(), control.reload_counters());
-    Rig { sim, current, events, counters, file, task: tokio::spawn(control.run()) }
+    Rig { sim, current, events, suspects, counters, file, task: tokio::spawn(control.run()) }
 }
 
 impl Rig {
@@ -256,6 +258,35 @@ async fn three_refusals_move_the_whole_service_in_one_publish() {
     assert!(between(last.published - last.first_evidence, 200, 240), "{last:?}");
     assert_eq!(app.pools[0].details[0].reason.as_deref(), Some("connection refused"));
     assert_eq!(app.history.detection.count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_failed_a_request_is_looked_at_at_once() {
+    let rig = settled().await;
+    let id = rig.app().pools[0].endpoints[0].id;
+    let asked = rig.sim.asked(HOT);
+    rig.sim.let_be(HOT, Life::Refusing);
+    for _ in 0..50 {
+        rig.suspects.send(id).await.unwrap();
+    }
+    let took = rig.until(|table| serving(table) == 1).await;
+    // Three probes at the fast interval, however many requests failed.
+    assert!(between(took, 180, 2 * 112 + 10), "{took:?}");
+    assert_eq!(rig.sim.asked(HOT), asked + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_fail_move_nothing_while_probes_succeed() {
+    let rig = settled().await;
+    let (id, version) = (rig.app().pools[0].endpoints[0].id, rig.table().version);
+    let asked = rig.sim.asked(HOT);
+    for _ in 0..500 {
+        rig.suspects.send(id).await.unwrap();
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((serving(&rig.table()), rig.table().version), (0, version));
+    // Five seconds at the fast interval, and not more.
+    assert!(rig.sim.asked(HOT) - asked <= 52, "{}", rig.sim.asked(HOT) - asked);
 }
 
 #[tokio::test(start_paused = true)]

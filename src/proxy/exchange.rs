@@ -187,6 +187,9 @@ async fn obtain<C: Client>(local: &Local, client: &C, call: &mut Call) -> Result
         call.last = Some((chosen.pool, chosen.endpoint));
         call.tried.add(chosen.endpoint().id);
         call.attempts += 1;
+        if !error.self_fault {
+            local.suspect(chosen.endpoint().id);
+        }
         log_connect_error(call, chosen.endpoint().config.name.as_ref(), &error);
         call.last_error = Some(error.reason);
         if let Some(ended) = decide(local, client, call, Progress::NotSent) {
@@ -236,6 +239,7 @@ fn failed<C: Client>(
         call.rescued = Some(Proof::Idempotent);
         return None;
     }
+    local.suspect(id);
     call.tried.add(id);
     decide(local, client, call, progress)
 }

@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::mpsc;
+
 use super::buffer::Store;
 use super::deadline::Registry;
 use crate::current::Reader;
@@ -32,6 +34,7 @@ pub struct Local {
     pub access_log: RefCell<Option<access_log::Sink>>,
     /// The process is stopping: no connection is kept.
     pub draining: Cell<bool>,
+    suspects: mpsc::Sender<EndpointId>,
     reader: RefCell<Reader>,
     snapshot: RefCell<Snapshot>,
     /// The table as of the last [`Local::table_changed`].
@@ -46,6 +49,7 @@ impl Local {
         mut reader: Reader,
         certificates: Arc<Certificates>,
         access_log: Option<access_log::Sink>,
+        suspects: mpsc::Sender<EndpointId>,
     ) -> Rc<Self> {
         let table = Rc::new(Arc::clone(reader.load()));
         Rc::new(Self {
@@ -57,6 +61,7 @@ impl Local {
             rng: RefCell::new(fastrand::Rng::new()),
             access_log: RefCell::new(access_log),
             draining: Cell::new(false),
+            suspects,
             reader: RefCell::new(reader),
             snapshot: RefCell::new(Rc::clone(&table)),
             seen: RefCell::new(table),
@@ -73,6 +78,12 @@ impl Local {
             *snapshot = Rc::new(Arc::clone(current));
         }
         Rc::clone(&snapshot)
+    }
+
+    /// Has an endpoint looked at that failed a request. Never waits: if the queue is full, control
+    /// has enough to look at.
+    pub fn suspect(&self, id: EndpointId) {
+        let _ = self.suspects.try_send(id);
     }
 
     /// Connections of this listener may wait for another request.

@@ -32,7 +32,7 @@ struct Kept {
 
 impl Idle {
     /// Idle connections a worker keeps to one endpoint at the most.
-    pub const MAX: usize = 256;
+    pub const MAX: usize = 1024;
 
     /// The last connection put back that is still alive as far as can be seen.
     pub fn take(&mut self, id: EndpointId, now_millis: u64) -> Option<Connection> {
