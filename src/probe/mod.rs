@@ -46,8 +46,8 @@ pub struct Report {
     pub next: oneshot::Sender<Duration>,
 }
 
-/// Probes one endpoint for ever with `ask`, first after `delay`, earlier when `hasten` says so; ends
-/// when control does, or when it does not want to hear of this endpoint any more.
+/// Probes one endpoint for ever with `ask`, first after `delay`, earlier when `hasten` says so.
+/// Ends when control does, or when it does not want to hear of this endpoint any more.
 pub async fn run<A: Future<Output = Outcome>>(
     id: EndpointId,
     delay: Duration,
