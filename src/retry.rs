@@ -88,6 +88,19 @@ pub fn decide(facts: Facts, attempts: u32, budget: &mut Budget) -> Decision {
     }
 }
 
+/// May a request that failed on an idle connection used again go to the same endpoint once more?
+///
+/// The endpoint is not at fault, the connection was. It costs neither attempt nor budget: each idle
+/// connection can die only once.
+pub fn after_stale(facts: Facts) -> Option<Proof> {
+    match facts.progress {
+        _ if !facts.replayable => None,
+        Progress::NotSent | Progress::NotRead => Some(Proof::NotRead),
+        Progress::Sent if facts.idempotent => Some(Proof::Idempotent),
+        Progress::Sent | Progress::Answered => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -132,6 +145,22 @@ mod tests {
     fn no_attempts_means_that_what_may_have_been_processed_is_never_sent_again() {
         let decision = decide(facts(Progress::Sent), 0, &mut Budget::default());
         assert_eq!(decision, Decision::Fail(Loss::Attempts));
+    }
+
+    #[test]
+    fn stale_connection_costs_nothing_unless_the_body_is_gone_or_may_have_been_processed() {
+        use Progress::{Answered, NotRead, NotSent, Sent};
+        for progress in [NotSent, NotRead, Sent, Answered] {
+            assert_eq!(after_stale(Facts { replayable: false, ..facts(progress) }), None);
+            let unsafe_method = Facts { idempotent: false, ..facts(progress) };
+            let (idempotent, other) = match progress {
+                NotSent | NotRead => (Some(Proof::NotRead), Some(Proof::NotRead)),
+                Sent => (Some(Proof::Idempotent), None),
+                Answered => (None, None),
+            };
+            assert_eq!(after_stale(facts(progress)), idempotent, "{progress:?}");
+            assert_eq!(after_stale(unsafe_method), other, "{progress:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -49,12 +49,20 @@ impl Stream {
         Poll::Ready(Ok(read.filled().len()))
     }
 
-    /// What the kernel knows without waiting: bytes, the end or an error are there already. Costs
-    /// no system call while the runtime has seen no event for the socket.
-    pub fn has_input(&self) -> bool {
+    /// What is known without waiting: bytes, the end or an error are there already, in the kernel
+    /// or deciphered before and not read yet. Costs no system call while the runtime has seen no
+    /// event for the socket.
+    pub fn has_input(&mut self) -> bool {
         let mut byte = [0u8; 1];
-        !matches!(self.tcp().try_read(&mut byte),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let waits = matches!(self.tcp().try_read(&mut byte),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        !waits || self.has_plaintext()
+    }
+
+    /// TLS has deciphered bytes, or the end, that nobody has read.
+    pub fn has_plaintext(&mut self) -> bool {
+        let cx = &mut Context::from_waker(Waker::noop());
+        self.is_tls() && self.poll_readable(cx).is_ready()
     }
 
     /// Asks the kernel itself, for where an event not yet delivered would matter.

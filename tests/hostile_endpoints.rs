@@ -2,8 +2,8 @@
 
 mod support;
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -385,5 +385,61 @@ services:
     drop(waiting);
     // Clients that left free what they held.
     until("the endpoint is let go", || (let_go.load(Ordering::SeqCst) == 100).then_some(()));
+    proxy.stop();
+}
+
+/// A TLS endpoint that follows every answer with one nobody asked for, in the same segment. The
+/// answer fills the buffer it is read into to the last byte, so that the rest stays inside of TLS.
+fn says_more_than_asked(lab: &Lab) -> SocketAddr {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let chain = vec![CertificateDer::from_pem_file(&lab.app.cert_file).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&lab.app.key_file).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(chain, key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let mut tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            std::thread::spawn(move || while answer_twice(&mut tls, &mut socket).is_ok() {});
+        }
+    });
+    address
+}
+
+fn answer_twice(tls: &mut rustls::ServerConnection, socket: &mut TcpStream) -> io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut chunk = [0; 4096];
+        let count = rustls::Stream::new(tls, socket).read(&mut chunk)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        request.extend_from_slice(&chunk[..count]);
+    }
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 18000\r\n\r\n";
+    let body = "r".repeat(18 * 1024 - head.len());
+    let head = head.replace("18000", &body.len().to_string());
+    tls.writer().write_all(format!("{head}{body}").as_bytes())?;
+    tls.writer().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong")?;
+    let mut segment = Vec::new();
+    while tls.wants_write() {
+        tls.write_tls(&mut segment)?;
+    }
+    socket.write_all(&segment)
+}
+
+#[test]
+fn answer_nobody_asked_for_is_not_the_next_one_over_tls_either() {
+    let (lab, bind) = (Lab::new(), free_address());
+    let endpoint = says_more_than_asked(&lab);
+    let service = format!("upstream: {{ tls: {{ ca_file: {} }} }}", lab.ca.ca_file.display());
+    let config = plain_with(bind, "", &service, &format!("https://{endpoint}"));
+    let proxy = Proxy::start(&lab, &format!("process: {{ workers: 1 }}\n{config}"));
+    let mut client = Client::plain(bind);
+    for _ in 0..20 {
+        assert!(client.get("/").text().starts_with("rrr"), "an answer to nobody was taken");
+    }
     proxy.stop();
 }

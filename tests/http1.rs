@@ -293,6 +293,46 @@ fn response_that_ends_with_its_connection_is_whole_for_the_client() {
 }
 
 #[test]
+fn long_response_that_ends_with_its_connection_is_whole_for_the_client() {
+    // Longer than what is copied behind a head, around the size of a buffer, and much longer.
+    for length in [2_049, 5_000, 18_300, 18_432, 100_000] {
+        let stage = Stage::new(move |conn| {
+            if conn.request().is_some() {
+                conn.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+                conn.send("x".repeat(length));
+            }
+        });
+        assert_eq!(stage.client().get("/").text().len(), length);
+        stage.proxy.stop();
+    }
+}
+
+#[test]
+fn small_chunk_behind_a_large_one_is_passed_on() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let stage = Stage::new(move |conn| {
+        if conn.request().is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            conn.send(format!("2710\r\n{}\r\n", "a".repeat(10_000)));
+            let _ = wait.lock().unwrap().recv();
+            conn.send("1\r\nb\r\n0\r\n\r\n");
+        }
+    });
+    let mut client = stage.client();
+    client.send("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.head().status(), 200);
+    let (mut count, mut buf) = (0, [0; 4096]);
+    while count < 10_000 {
+        count += client.read(&mut buf).unwrap();
+    }
+    go.send(()).unwrap();
+    let (rest, ended) = client.rest();
+    assert!(rest.ends_with(b"1\r\nb\r\n0\r\n\r\n") && ended.is_ok(), "{ended:?} after {rest:?}");
+    stage.proxy.stop();
+}
+
+#[test]
 fn connection_close_is_each_sides_own_affair() {
     let stage = Stage::new(echo_target);
     for _ in 0..5 {

@@ -3,10 +3,11 @@
 mod support;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use support::client::Client;
 use support::endpoint::{Conn, Endpoint};
 use support::lab::{Lab, plain, plain_with};
@@ -50,6 +51,49 @@ fn connection_closed_by_the_endpoint_while_idle_costs_no_request() {
     assert_eq!(endpoint.requests().len(), 50, "a request was delivered twice");
     assert_eq!(proxy.metrics().sum("standfast_requests_lost_total", &[]), 0.0);
     proxy.stop();
+}
+
+#[test]
+fn reset_by_an_endpoint_that_has_read_is_no_proof_that_it_has_not() {
+    let (lab, bind) = (Lab::new(), free_address());
+    let pid = Arc::new(OnceLock::new());
+    let (told, read) = std::sync::mpsc::channel();
+    let endpoint = Endpoint::start({
+        let pid = Arc::clone(&pid);
+        move |conn| {
+            while conn.head_only().is_some_and(|head| head.method() == "GET") {
+                conn.answer(200, "kept");
+            }
+            // The reset and the rest of the body are to be there when the proxy looks again.
+            if let Some(pid) = pid.get().filter(|_| conn.number == 0) {
+                kill_process(*pid, Signal::STOP).unwrap();
+                conn.reset_at_end();
+                told.send(()).unwrap();
+            }
+        }
+    });
+    let proxy = Proxy::start(&lab, &one_worker(&plain(bind, &endpoint.url())));
+    pid.set(Pid::from_raw(proxy.pid().cast_signed()).unwrap()).unwrap();
+    let mut client = Client::plain(bind);
+    assert_eq!(client.get("/").text(), "kept");
+    client.send("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 8000\r\n\r\n");
+    read.recv().unwrap();
+    until("the reset has arrived", || (!is_established_to(&endpoint)).then_some(()));
+    client.send("x".repeat(8000));
+    proxy.signal(Signal::CONT);
+    assert_eq!(client.response("POST").status(), 502);
+    assert_eq!(endpoint.requests().len(), 2, "the request was delivered twice");
+    proxy.stop();
+}
+
+/// Somebody has an established connection to the endpoint, as the kernel says.
+fn is_established_to(endpoint: &Endpoint) -> bool {
+    let port = format!(":{:04X}", endpoint.address.port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|columns| {
+        columns.get(2).is_some_and(|remote| remote.ends_with(&port))
+            && columns.get(3) == Some(&"01")
+    })
 }
 
 #[test]

@@ -277,6 +277,31 @@ fn term_finishes_what_is_in_flight_and_takes_nothing_new() {
 }
 
 #[test]
+fn requests_that_arrived_before_term_was_seen_are_answered() {
+    let (lab, bind) = (Lab::new(), free_address());
+    let endpoint = Endpoint::answering("still");
+    let config = plain(bind, &endpoint.url());
+    let mut proxy = Proxy::start(&lab, &format!("process: {{ workers: 1 }}\n{config}"));
+    let request = "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
+    let mut clients: Vec<Client> = (0..100).map(|_| Client::plain(bind)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").text(), "still");
+    }
+    // Stopped, so that all of it is there at once when the process looks.
+    proxy.signal(Signal::STOP);
+    proxy.signal(Signal::TERM);
+    clients.extend((0..50).map(|_| Client::plain(bind)));
+    for client in &mut clients {
+        client.send(request);
+    }
+    proxy.signal(Signal::CONT);
+    for client in &mut clients {
+        assert_eq!(client.response("GET").text(), "still");
+    }
+    assert_eq!(proxy.wait_exit().code(), Some(0), "{}", proxy.log());
+}
+
+#[test]
 fn lame_duck_fails_readiness_and_still_serves() {
     let (lab, bind) = (Lab::new(), free_address());
     let endpoint = Endpoint::answering("still here");

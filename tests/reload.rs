@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use rustix::process::Signal;
 
@@ -246,6 +247,46 @@ fn request_in_flight_on_a_removed_listener_is_answered() {
     assert!(output.status.success(), "{output:?}");
     go.send(()).unwrap();
     assert_eq!(client.response("GET").text(), "after the reload");
+    proxy.stop();
+}
+
+#[test]
+fn request_lost_at_an_endpoint_a_reload_removed_is_answered_and_logged() {
+    let (lab, bind) = (Lab::new(), free_address());
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Arc::new(std::sync::Mutex::new(wait));
+    let start = || {
+        let wait = Arc::clone(&wait);
+        Endpoint::start(move |conn| {
+            if conn.request().is_some() {
+                let _ = wait.lock().unwrap().recv();
+            }
+        })
+    };
+    let (first, second) = (start(), start());
+    let log = format!("logging: {{ access_log: {{ output: {} }} }}\n", lab.path("log").display());
+    let both = format!("{}, {}", first.url(), second.url());
+    let proxy = Proxy::start(&lab, &format!("{log}{}", plain(bind, &both)));
+    let mut clients = [Client::plain(bind), Client::plain(bind)];
+    for (client, n) in clients.iter_mut().zip(1..) {
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
+        until("an endpoint has it", || {
+            (first.requests().len() + second.requests().len() == n).then_some(())
+        });
+    }
+    assert_eq!((first.requests().len(), second.requests().len()), (1, 1));
+    proxy.write_config(&format!("{log}{}", plain(bind, &first.url())));
+    let output = proxy.control(&["reload"]);
+    assert!(output.status.success(), "{output:?}");
+    drop(go);
+    for client in &mut clients {
+        assert_eq!(client.response("POST").status(), 502);
+    }
+    until("both are logged with their endpoints", || {
+        let log = std::fs::read_to_string(lab.path("log")).unwrap_or_default();
+        let named = |name: &str| log.contains(&format!("\"standfast.endpoint\":\"{name}\""));
+        (named(&first.name()) && named(&second.name())).then_some(())
+    });
     proxy.stop();
 }
 

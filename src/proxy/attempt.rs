@@ -58,6 +58,7 @@ pub async fn run<C: Client>(
         body_timeout: call.body_timeout,
         response_header: timeouts.response_header,
         uploading: true,
+        reset: false,
         passed: 0,
         informational: 0,
     };
@@ -96,6 +97,9 @@ struct Attempt<'a, C> {
     body_timeout: Duration,
     response_header: Duration,
     uploading: bool,
+    /// The endpoint reset the connection while it was written to. The kernel says so once; reads
+    /// then find what looks like an orderly end.
+    reset: bool,
     /// Bytes moved when the deadline was last set.
     passed: u64,
     informational: u32,
@@ -145,7 +149,10 @@ impl<C: Client> Attempt<'_, C> {
                 self.ticket.set(self.response_header);
             }
             // The endpoint may have answered before it stopped reading.
-            Poll::Ready(Err(Broken::Sink(_))) => self.uploading = false,
+            Poll::Ready(Err(Broken::Sink(error))) => {
+                self.uploading = false;
+                self.reset = error.kind() == io::ErrorKind::ConnectionReset;
+            }
             Poll::Ready(Err(broken)) => return Err(Failure::Client(broken)),
             Poll::Pending => {
                 let sent = self.client.upload().wire_bytes;
@@ -184,8 +191,11 @@ impl<C: Client> Attempt<'_, C> {
             }
             let filled = self.buffer.poll_fill(cx, self.stream);
             if ready!(filled).map_err(Failure::Endpoint)? == 0 {
-                let end = io::ErrorKind::UnexpectedEof.into();
-                return Poll::Ready(Err(Failure::Endpoint(end)));
+                let end = match self.reset {
+                    true => io::ErrorKind::ConnectionReset,
+                    false => io::ErrorKind::UnexpectedEof,
+                };
+                return Poll::Ready(Err(Failure::Endpoint(end.into())));
             }
         }
     }

@@ -176,7 +176,10 @@ impl Drop for Ticket {
 
 impl Entry {
     fn fire(&self, fired: Fired) {
-        self.fired.set(Some(fired));
+        // A deadline fires once; what else happened before it was noticed must not hide it.
+        if self.fired.get() != Some(Fired::Deadline) {
+            self.fired.set(Some(fired));
+        }
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
@@ -242,6 +245,17 @@ mod tests {
         registry.endpoints_changed(|endpoint| endpoint == id(1));
         assert_eq!(poll(&one), Poll::Ready(Fired::EndpointDown));
         assert_eq!(poll(&two), Poll::Pending);
+    }
+
+    #[test]
+    fn a_deadline_is_not_hidden_by_what_fires_before_it_is_noticed() {
+        let registry = registry();
+        let ticket = registry.register(ListenerId(0));
+        ticket.set(Duration::from_millis(100));
+        ticket.wait_for(Some(EndpointId { slot: 1, serial: 1 }));
+        registry.sweep(Duration::from_secs(3));
+        registry.endpoints_changed(|_| true);
+        assert_eq!(poll(&ticket), Poll::Ready(Fired::Deadline));
     }
 
     #[test]

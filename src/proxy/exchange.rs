@@ -16,7 +16,7 @@ use crate::retry::{self, Decision, Facts, Progress};
 use crate::stream::Stream;
 use crate::table::counters::{Loss, Proof, UpstreamError};
 use crate::upstream::connect::ConnectError;
-use crate::upstream::lease::{self, Lease};
+use crate::upstream::lease::{self, Chosen, Lease};
 
 /// The side a request came from.
 pub trait Client {
@@ -87,8 +87,8 @@ pub struct Call {
     /// Why it could be saved, if it was.
     pub rescued: Option<Proof>,
     pub last_error: Option<UpstreamError>,
-    /// Indices of pool and endpoint in `table` that were tried last.
-    pub last: Option<(usize, usize)>,
+    /// Tried last; in the table of that attempt, which may be older than `table`.
+    pub last: Option<Chosen>,
     pub attempts: u32,
     /// Of the response passed on; 0 if none was.
     pub status: u16,
@@ -144,8 +144,7 @@ async fn attempts<C: Client>(
             Err(ended) => return ended,
         };
         call.attempts += 1;
-        let chosen = lease.chosen();
-        call.last = Some((chosen.pool, chosen.endpoint));
+        call.last = Some(lease.chosen().clone());
         let outcome = attempt::run(local, ticket, client, call, &mut lease, response).await;
         ticket.clear();
         match outcome {
@@ -184,7 +183,7 @@ async fn obtain<C: Client>(local: &Local, client: &C, call: &mut Call) -> Result
         };
         let (in_flight, error) = failed;
         let chosen = in_flight.chosen();
-        call.last = Some((chosen.pool, chosen.endpoint));
+        call.last = Some(chosen.clone());
         call.tried.add(chosen.endpoint().id);
         call.attempts += 1;
         if !error.self_fault {
@@ -229,14 +228,9 @@ fn failed<C: Client>(
         return Some(Ended::Unanswered(lose(local, call, loss)));
     }
     let stale = lease.reused && error == UpstreamError::Reset;
-    if stale && progress != Progress::Sent {
-        // The endpoint is not at fault, its idle connection was: the same one may be tried again.
-        call.rescued = Some(Proof::NotRead);
-        return None;
-    }
-    if stale && call.method.is_idempotent() && client.upload().may_replay {
-        // Costs neither attempt nor budget: each idle connection can die only once.
-        call.rescued = Some(Proof::Idempotent);
+    let facts = facts(client, call, progress, false);
+    if let Some(proof) = retry::after_stale(facts).filter(|_| stale) {
+        call.rescued = Some(proof);
         return None;
     }
     local.suspect(id);
@@ -261,13 +255,7 @@ fn decide<C: Client>(
         };
         return Some(Ended::Unanswered(lose(local, call, loss)));
     };
-    let facts = Facts {
-        idempotent: call.method.is_idempotent(),
-        replayable: client.upload().may_replay,
-        progress,
-        resent: call.resent,
-        changes_pool: call.last.is_some_and(|(pool, _)| pool != next.pool),
-    };
+    let facts = facts(client, call, progress, changes_pool(call.last.as_ref(), &next));
     let retries = &next.service().config.retries;
     let decision = local.with_budget(&call.table, call.service, |budget| {
         retry::decide(facts, retries.attempts, budget)
@@ -287,6 +275,21 @@ fn decide<C: Client>(
             Some(Ended::Unanswered(lose(local, call, loss)))
         }
     }
+}
+
+fn facts<C: Client>(client: &C, call: &Call, progress: Progress, changes_pool: bool) -> Facts {
+    Facts {
+        idempotent: call.method.is_idempotent(),
+        replayable: client.upload().may_replay,
+        progress,
+        resent: call.resent,
+        changes_pool,
+    }
+}
+
+/// By name, for a reload may have moved either.
+fn changes_pool(last: Option<&Chosen>, next: &Chosen) -> bool {
+    last.is_some_and(|last| last.pool().config.name != next.pool().config.name)
 }
 
 fn earn_budget(local: &Local, call: &Call) {

@@ -17,7 +17,7 @@ use super::respond::Answer;
 use super::side::Side;
 use crate::clock;
 use crate::config::Limits;
-use crate::http1::{self, Body, Method, RequestError, Response};
+use crate::http1::{self, Body, Method, RequestError, Response, Version};
 use crate::stream::Stream;
 use crate::table::counters::Rejection;
 use crate::table::{Listener, ListenerId};
@@ -101,14 +101,19 @@ impl Connection {
         let head = std::future::poll_fn(|cx| {
             match ticket.poll(cx) {
                 Poll::Ready(Fired::Deadline) => return Poll::Ready(Head::Late { begun }),
-                Poll::Ready(Fired::Leave) if !begun => return Poll::Ready(Head::Closed),
+                Poll::Ready(Fired::Leave) if !begun && !local.draining.get() => {
+                    return Poll::Ready(Head::Closed);
+                }
                 _ => {}
             }
             loop {
-                if !begun && local.draining.get() {
+                let step = side.poll_head(local, cx, &bounds.head);
+                // What has arrived is still answered: its client could not know that we stop.
+                let leaves = !begun && local.draining.get() && step.is_pending();
+                if leaves && !side.stream.has_input_now() {
                     return Poll::Ready(Head::Closed);
                 }
-                match ready!(side.poll_head(local, cx, &bounds.head)) {
+                match ready!(step) {
                     Ok(true) => return Poll::Ready(Head::Complete),
                     Ok(false) if !begun => {
                         begun = true;
@@ -260,7 +265,9 @@ impl Connection {
         let Self { local, listener, ticket, side, .. } = self;
         // A body that came whole with its head costs nothing to drop; else the connection ends.
         let body_is_here = side.drop_buffered_body(local);
-        let keep = side.request.keep_alive() && body_is_here && local.keeps(*listener);
+        // Our answers do not say `keep-alive`, without which an HTTP/1.0 client waits for the end.
+        let keeps = side.request.keep_alive() && side.request.version() == Version::Http11;
+        let keep = keeps && body_is_here && local.keeps(*listener);
         let mut out = Vec::with_capacity(512);
         answer.write(&mut out, keep, side.request.method() == Method::Head);
         ticket.set(side.body_timeout.max(Duration::from_secs(1)));

@@ -35,6 +35,8 @@ pub struct Pump {
     wire_bytes: u64,
     /// Some body bytes are no longer in the buffer.
     forgotten: bool,
+    /// Something was written that TLS may still hold.
+    unflushed: bool,
 }
 
 /// Which side an exchange broke on.
@@ -78,6 +80,7 @@ impl Default for Pump {
             body_bytes: 0,
             wire_bytes: 0,
             forgotten: false,
+            unflushed: false,
         }
     }
 }
@@ -103,12 +106,13 @@ impl Pump {
         self.body_bytes = 0;
         self.wire_bytes = 0;
         self.forgotten = false;
+        self.unflushed = false;
         &mut self.lead
     }
 
-    /// The message was read and written whole.
+    /// The message was read, written and flushed whole.
     pub fn is_done(&self) -> bool {
-        self.ended && !self.has_pending()
+        self.ended && !self.has_pending() && !self.unflushed
     }
 
     /// The message was read whole.
@@ -154,11 +158,12 @@ impl Pump {
                 ready!(self.poll_write(cx, source.buffer, sink)).map_err(Broken::Sink)?;
                 continue;
             }
-            if self.ended {
-                return Pin::new(sink).poll_flush(cx).map_err(Broken::Sink);
-            }
-            if sink.is_tls() {
+            if self.unflushed {
                 ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(Broken::Sink)?;
+                self.unflushed = false;
+            }
+            if self.ended {
+                return Poll::Ready(Ok(()));
             }
             ready!(self.poll_read(cx, source))?;
         }
@@ -194,7 +199,7 @@ impl Pump {
 
     /// The next byte must come from the source.
     pub fn waits_for_source(&self) -> bool {
-        !self.ended && !self.has_pending()
+        !self.ended && !self.has_pending() && !self.unflushed
     }
 
     fn has_pending(&self) -> bool {
@@ -284,10 +289,15 @@ impl Pump {
 
     fn advance(&mut self, written: usize) {
         self.wire_bytes += written as u64;
+        self.unflushed = true;
         let lead = written.min(self.lead.len() - self.lead_written);
         let data = (written - lead).min(self.data.1 - self.data.0);
         self.lead_written += lead;
         self.data.0 += data;
+        if self.data.0 == self.data.1 {
+            // The buffer may be shorter by the next write: no place in it is remembered.
+            self.data = (0, 0);
+        }
         self.tail = &self.tail[written - lead - data..];
         if self.lead_written == self.lead.len() {
             self.lead.clear();
@@ -344,3 +354,7 @@ impl Pump {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pump_tests.rs"]
+mod tests;

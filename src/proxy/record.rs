@@ -10,6 +10,7 @@ use crate::config::IpNet;
 use crate::http1::{Request, Version};
 use crate::observe::access_log::Entry;
 use crate::table::Listener;
+use crate::upstream::lease::Chosen;
 
 /// What is known of a request when it has ended.
 pub struct Record<'a> {
@@ -33,9 +34,8 @@ pub struct Record<'a> {
 impl Record<'_> {
     pub fn write(&self, local: &Local) {
         let service = self.call.map(|call| &call.table.services[call.service]);
-        let last = service.zip(self.call.and_then(|call| call.last));
-        let pool = last.map(|(service, (pool, _))| &service.pools[pool]);
-        let endpoint = last.map(|(s, (pool, endpoint))| &s.pools[pool].endpoints[endpoint]);
+        let last = self.call.and_then(|call| call.last.as_ref());
+        let (pool, endpoint) = (last.map(Chosen::pool), last.map(Chosen::endpoint));
         let trusted_id = self.request.request_id(self.bytes).filter(|_| self.trusted);
         let entry = Entry {
             peer: self.peer,

@@ -41,7 +41,7 @@ impl Idle {
             slot.kept.clear();
             return None;
         }
-        while let Some(kept) = slot.kept.pop() {
+        while let Some(mut kept) = slot.kept.pop() {
             if kept.expires > now_millis && !kept.connection.stream.has_input() {
                 return Some(kept.connection);
             }
@@ -80,8 +80,9 @@ impl Idle {
             if is_gone(EndpointId { slot: index as u32, serial: slot.serial }) {
                 slot.kept = Vec::new();
             }
-            slot.kept
-                .retain(|kept| kept.expires > now_millis && !kept.connection.stream.has_input());
+            slot.kept.retain_mut(|kept| {
+                kept.expires > now_millis && !kept.connection.stream.has_input()
+            });
         }
     }
 
