@@ -1,16 +1,16 @@
 //! ● The less loaded of two distinct random members ("power of two choices", Mitzenmacher 2001).
 //!
-//! Load is requests in flight, this one included, by weight. Two choices are nearly as even as
-//! asking everybody, and do not send all workers to the same idle endpoint at once.
+//! Load is requests in flight by weight; between equals the first draw, which follows the weights,
+//! decides. Two choices are nearly as even as asking everybody, and do not send all workers to the
+//! same idle endpoint at once.
 
 use super::{Candidates, DRAWS, Member, Moment, random};
 
 pub(super) fn pick(candidates: &Candidates, moment: &mut impl Moment) -> Option<u32> {
     let one = random::pick(candidates, moment)?;
     let Some(other) = another(candidates, one, moment) else { return Some(one.endpoint) };
-    // (load + 1) / weight, multiplied crosswise instead of divided.
-    let cost =
-        |of: Member, weight: u16| (u64::from(moment.load(of.endpoint)) + 1) * u64::from(weight);
+    // load / weight, multiplied crosswise instead of divided.
+    let cost = |of: Member, weight: u16| u64::from(moment.load(of.endpoint)) * u64::from(weight);
     let other_is_less = cost(other, one.weight) < cost(one, other.weight);
     Some(if other_is_less { other.endpoint } else { one.endpoint })
 }

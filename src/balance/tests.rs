@@ -72,9 +72,11 @@ fn the_turn_of_an_unusable_member_is_shared_by_all_the_others() {
 
 #[test]
 fn random_and_idle_least_requests_follow_the_weights() {
-    let shares = counts(&[1, 2, 7], Balance::Random, 10_000, &mut Fixed::default());
-    for (count, share) in shares.iter().zip([1_000, 2_000, 7_000]) {
-        assert!(count.abs_diff(share) < 200, "{shares:?}");
+    for policy in [Balance::Random, Balance::LeastRequests] {
+        let shares = counts(&[1, 2, 7], policy, 10_000, &mut Fixed::default());
+        for (count, share) in shares.iter().zip([1_000, 2_000, 7_000]) {
+            assert!(count.abs_diff(share) < 200, "{policy:?} {shares:?}");
+        }
     }
 }
 
@@ -135,7 +137,7 @@ proptest! {
         prop_assume!(one != other);
         let unusable =
             (0..weights.len() as u32).filter(|e| ![one, other].contains(&(*e as usize))).collect();
-        let cost = |of: usize, by: usize| (loads[of] + 1) * u32::from(weights[by]);
+        let cost = |of: usize, by: usize| loads[of] * u32::from(weights[by]);
         let less = match cost(one, other).cmp(&cost(other, one)) {
             std::cmp::Ordering::Less => Some(one),
             std::cmp::Ordering::Greater => Some(other),

@@ -13,6 +13,7 @@ use super::{check, raise_descriptor_limit};
 use crate::app::{self, Running};
 use crate::config::{self, Config, Level, LogFormat};
 use crate::control::{Event, Source};
+use crate::observe::panics;
 
 /// EX_CONFIG of sysexits.h.
 const BAD_CONFIG: u8 = 78;
@@ -32,6 +33,7 @@ pub fn run(path: &Path, check_first: bool) -> ExitCode {
         }
     };
     start_logging(&config.logging);
+    panics::watch();
     raise_descriptor_limit();
     for warning in &warnings {
         tracing::warn!(file, "{warning}");
@@ -63,7 +65,7 @@ async fn serve(config: Config, path: PathBuf) -> ExitCode {
         }
         () = again.asked_again() => {
             tracing::warn!("stopped at once, as told twice");
-            ExitCode::FAILURE
+            outcome
         }
     }
 }

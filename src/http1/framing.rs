@@ -222,6 +222,8 @@ fn size_byte(size: u64, digits: u8, byte: u8) -> Result<State, &'static str> {
     }
     match byte {
         _ if digits == 0 => Err("chunk size is missing"),
+        // The bound of Content-Length.
+        _ if size > i64::MAX as u64 => Err("chunk size is too large"),
         b'\r' => Ok(State::SizeEnd { size }),
         b';' => Ok(State::ExtensionStart { size }),
         _ => Err("chunk size is malformed"),

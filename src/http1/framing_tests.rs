@@ -149,12 +149,14 @@ fn extensions_and_trailers_are_bounded_over_the_whole_body() {
 }
 
 #[test]
-fn the_greatest_size_is_data_that_never_ends_and_one_digit_more_is_refused() {
+fn the_greatest_size_is_that_of_content_length_and_one_more_is_refused() {
     let mut decoder = Decoder::new(Body::Chunked);
-    let step = decoder.step(b"ffffffffffffffff\r\nabc").unwrap();
+    let step = decoder.step(b"7fffffffffffffff\r\nabc").unwrap();
     assert_eq!(step, Step::Data { skip: 18, len: 3 });
     assert!(!decoder.is_done() && !decoder.may_close());
-    assert!(whole(b"0ffffffffffffffff\r\n").is_err());
+    assert!(whole(b"8000000000000000\r\n").is_err());
+    assert!(whole(b"ffffffffffffffff\r\n").is_err());
+    assert!(whole(b"07fffffffffffffff\r\n").is_err());
 }
 
 #[test]

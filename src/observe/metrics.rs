@@ -92,6 +92,7 @@ fn flag(metric: &Metric, values: &[&str], value: bool) {
 
 fn of_process(scrape: &Scrape<'_>, process: &Process) {
     gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    count(&PANICS, &[], super::panics::count());
     gauge(&WORKERS, &[], scrape.table.identities.workers as f64);
     if let Some(dropped) = scrape.access_log_dropped {
         count(&ACCESS_LOG_DROPPED, &[], dropped);

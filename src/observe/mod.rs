@@ -3,6 +3,7 @@
 pub mod access_log;
 pub(crate) mod calendar;
 pub mod metrics;
+pub mod panics;
 
 #[cfg(test)]
 pub(crate) mod fixture;

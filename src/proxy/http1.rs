@@ -221,6 +221,10 @@ impl Connection {
     async fn redirect(&mut self, table: &Snapshot, listener: &Listener) -> bool {
         let side = &self.side;
         let bytes = side.buffer.bytes();
+        if side.request.host(bytes).is_empty() || side.request.path(bytes) == b"*" {
+            let answer = Answer::request_error(400, "no address to redirect to");
+            return self.own_answer(listener, answer).await;
+        }
         let mut location = b"https://".to_vec();
         location.extend_from_slice(side.request.host(bytes));
         let port = https_port(table);
@@ -269,7 +273,8 @@ impl Connection {
         let keeps = side.request.keep_alive() && side.request.version() == Version::Http11;
         let keep = keeps && body_is_here && local.keeps(*listener);
         let mut out = Vec::with_capacity(512);
-        answer.write(&mut out, keep, side.request.method() == Method::Head);
+        let head_only = side.request.method() == Method::Head;
+        side.own_body_bytes = answer.write(&mut out, keep, head_only);
         ticket.set(side.body_timeout.max(Duration::from_secs(1)));
         let written = write_all(ticket, &mut side.stream, &out).await;
         ticket.clear();
@@ -336,7 +341,7 @@ impl Connection {
             bytes: side.buffer.bytes(),
             request_id: &side.request_id,
             request_body_bytes: side.up.body_bytes(),
-            response_body_bytes: side.down.body_bytes(),
+            response_body_bytes: side.down.body_bytes() + side.own_body_bytes,
             call,
             status,
             ended,

@@ -335,6 +335,9 @@ impl Pump {
     /// room), and a body that has much to come gets a large buffer.
     fn make_room(&mut self, source: &mut Source<'_>) {
         let passed_on = self.at == source.buffer.len();
+        if passed_on && source.replay && source.buffer.room() == 0 {
+            source.buffer.grow(source.store, Buffer::LARGE);
+        }
         if passed_on && !(source.replay && source.buffer.room() > 0) {
             self.forgotten |= self.at > source.keep;
             source.buffer.truncate(source.keep);

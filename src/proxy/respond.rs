@@ -64,8 +64,8 @@ impl Answer<'_> {
         Self { status, error: Some(error), details, location: None }
     }
 
-    /// Appends the whole answer. `head_only` for HEAD.
-    pub fn write(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
+    /// Appends the whole answer and tells the bytes of its body. `head_only` for HEAD.
+    pub fn write(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) -> u64 {
         let reason = reason_phrase(self.status);
         let body = format!("{} {reason}: {}\n", self.status, self.details);
         // Writing to a Vec cannot fail.
@@ -95,9 +95,11 @@ impl Answer<'_> {
         }
         let connection: &[u8] = if keep_alive { b"\r\n" } else { b"Connection: close\r\n\r\n" };
         out.extend_from_slice(connection);
-        if !head_only {
-            out.extend_from_slice(body.as_bytes());
+        if head_only {
+            return 0;
         }
+        out.extend_from_slice(body.as_bytes());
+        body.len() as u64
     }
 }
 
@@ -105,6 +107,9 @@ impl Answer<'_> {
 pub fn reason(ended: Ended) -> Option<&'static str> {
     Some(match ended {
         Ended::Answered => return None,
+        Ended::Refused(404, _) => "no_route",
+        Ended::Refused(408, _) => "request_too_slow",
+        Ended::Refused(413, _) => "body_too_large",
         Ended::Refused(..) => "bad_request",
         Ended::ClientGone => "client_gone",
         Ended::Cut(Loss::Timeout) => "cut_by_timeout",

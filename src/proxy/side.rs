@@ -38,6 +38,8 @@ pub(super) struct Side {
     /// The connection can be kept after this request.
     pub(super) keep: bool,
     listener: ListenerId,
+    /// Bytes of body of an answer of ours.
+    pub(super) own_body_bytes: u64,
 }
 
 impl Side {
@@ -57,6 +59,7 @@ impl Side {
             owed_continue: b"",
             keep: false,
             listener,
+            own_body_bytes: 0,
         }
     }
 
@@ -104,6 +107,7 @@ impl Side {
         self.body_max = config.limits.max_body_size.unwrap_or(u64::MAX);
         self.body_timeout = config.limits.body_timeout;
         self.keep = self.request.keep_alive();
+        self.own_body_bytes = 0;
         write_hex(&mut self.request_id, local.random(), local.random());
         let owes = self.request.expects_continue() && self.request.version() == Version::Http11;
         self.owed_continue = if owes { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };

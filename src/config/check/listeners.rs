@@ -284,7 +284,7 @@ fn limits(table: Option<&Table<'_>>) -> Limits {
     let count = |key, most: u32| {
         get(key).and_then(|item| item.integer(1..=most.into())).and_then(|n| u32::try_from(n).ok())
     };
-    let max_header_size = size("max_header_size", KIB..=MIB).unwrap_or(64 << 10);
+    let max_header_size = size("max_header_size", KIB..=128 * KIB).unwrap_or(64 << 10);
     let max_uri = size("max_uri", 256..=MIB);
     if let (Some(written), Some(uri)) = (get("max_uri"), max_uri)
         && uri > max_header_size

@@ -130,6 +130,8 @@ metrics! {
         "Configurations applied since the start";
     CONFIG_INFO: Gauge "standfast_config_info" ["digest"]
         "1; the digest names the configuration that runs";
+    PANICS: Counter "standfast_panics_total" []
+        "Panics, each a defect that ended one connection or one task";
     ACCESS_LOG_DROPPED: Counter "standfast_access_log_dropped_total" []
         "Lines of the access log that were not written";
     BUILD_INFO: Gauge "standfast_build_info" ["version"] "1; the version that runs";
