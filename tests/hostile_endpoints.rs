@@ -1,5 +1,7 @@
 //! Endpoints that misbehave: what the client sees, and that nothing of it leaks into the next answer.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::io::{self, Read, Write};

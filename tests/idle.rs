@@ -1,5 +1,7 @@
 //! Idle connections to endpoints: reused, and never the cause of a lost or doubled request.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::collections::HashMap;

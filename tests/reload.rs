@@ -283,7 +283,7 @@ fn request_lost_at_an_endpoint_a_reload_removed_is_answered_and_logged() {
         assert_eq!(client.response("POST").status(), 502);
     }
     until("both are logged with their endpoints", || {
-        let log = std::fs::read_to_string(lab.path("log")).unwrap_or_default();
+        let log = fs::read_to_string(lab.path("log")).unwrap_or_default();
         let named = |name: &str| log.contains(&format!("\"standfast.endpoint\":\"{name}\""));
         (named(&first.name()) && named(&second.name())).then_some(())
     });
