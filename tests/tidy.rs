@@ -515,7 +515,7 @@ fn the_scanner_tells_code_from_comments_and_literals() {
 /// Merges of the manifest have lost sections before, in silence.
 #[test]
 fn the_manifest_keeps_its_lints_its_profile_and_its_benches() {
-    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let lines = ["unsafe_code = \"deny\"", "unwrap_used = \"warn\"", "overflow-checks = true"];
     for line in ["[lints.rust]", "[lints.clippy]", "[profile.release]"].iter().chain(&lines) {
         assert!(manifest.lines().any(|l| l.starts_with(line)), "{line} is gone from Cargo.toml");
