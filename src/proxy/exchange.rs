@@ -59,7 +59,6 @@ pub struct Upload {
     pub may_replay: bool,
     /// Bytes written to the connection.
     pub wire_bytes: u64,
-    pub body_bytes: u64,
     /// The next bytes must come from the client.
     pub waits_for_client: bool,
 }
@@ -69,7 +68,6 @@ pub struct Upload {
 pub struct Download {
     /// Bytes of the endpoint's buffer that belong to the answer, once it was read whole.
     pub position: usize,
-    pub body_bytes: u64,
     pub wire_bytes: u64,
 }
 

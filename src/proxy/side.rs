@@ -184,7 +184,6 @@ impl Client for Side {
             done: self.up.is_done(),
             may_replay: self.up.may_replay(),
             wire_bytes: self.up.wire_bytes(),
-            body_bytes: self.up.body_bytes(),
             waits_for_client: self.up.waits_for_source(),
         }
     }
@@ -239,11 +238,7 @@ impl Client for Side {
     }
 
     fn download(&self) -> Download {
-        Download {
-            position: self.down.position(),
-            body_bytes: self.down.body_bytes(),
-            wire_bytes: self.down.wire_bytes(),
-        }
+        Download { position: self.down.position(), wire_bytes: self.down.wire_bytes() }
     }
 }
 
