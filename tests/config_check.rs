@@ -480,7 +480,7 @@ fn what_is_not_written_has_the_documented_default() {
     assert_eq!(listener.limits.max_body_size, None);
     let service = &config.services[0];
     let stable_for = Duration::from_secs(300);
-    assert_eq!(service.failover.failback, Failback::Auto { stable_for });
+    assert_eq!(service.failover.failback, Failback::Auto { stable_for, ramp: stable_for / 5 });
     assert_eq!((service.retries.attempts, service.retries.budget), (2, 0.2));
     assert_eq!(service.timeouts.total, None);
     assert_eq!(service.pools[0].endpoints[0].weight, 1);

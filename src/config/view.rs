@@ -184,7 +184,7 @@ pub(super) fn service_settings(service: &Service) -> Value {
     };
     let failback = match service.failover.failback {
         Failback::Manual => json!({ "mode": "manual" }),
-        Failback::Auto { stable_for } => {
+        Failback::Auto { stable_for, .. } => {
             json!({ "mode": "auto", "stable_for": Period(stable_for).to_string() })
         }
     };

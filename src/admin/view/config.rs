@@ -103,7 +103,7 @@ fn route(route: &Route, config: &Config) -> Value {
 
 fn service(service: &Service) -> Value {
     let (mode, stable_for) = match service.failover.failback {
-        Failback::Auto { stable_for } => ("auto", Some(duration(stable_for))),
+        Failback::Auto { stable_for, .. } => ("auto", Some(duration(stable_for))),
         Failback::Manual => ("manual", None),
     };
     let timeouts = &service.timeouts;

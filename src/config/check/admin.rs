@@ -80,6 +80,8 @@ pub(super) fn process(item: Option<Item<'_>>, world: &dyn World) -> Process {
         workers,
         lame_duck: duration("lame_duck", Duration::ZERO),
         drain_timeout: duration("drain_timeout", Duration::from_secs(30)),
+        state_file: None,
+        history_file: None,
     }
 }
 

@@ -173,7 +173,12 @@ fn redirect(table: &Table<'_>) -> bool {
 }
 
 fn routes(table: &Table<'_>, known: &Known<'_, '_>, redirect: bool) -> Vec<Route> {
-    let everything = |service| Route { hosts: Vec::new(), path_prefix: "/".into(), service };
+    let everything = |service| Route {
+        hosts: Vec::new(),
+        path_prefix: "/".into(),
+        service,
+        idempotency_key: false,
+    };
     let whole = table.get("service").and_then(|item| service(&item, known)).map(everything);
     let items = table.get("routes").and_then(|item| item.list()).unwrap_or_default();
     let mut taken = HashMap::new();
@@ -210,7 +215,7 @@ fn route(item: &Item<'_>, known: &Known<'_, '_>, taken: &mut Taken) -> Option<Ro
         take(taken, Some(host.clone()), &path_prefix, item);
     }
     let hosts = hosts.into_iter().map(|(host, _)| host).collect();
-    Some(Route { hosts, path_prefix, service: service? })
+    Some(Route { hosts, path_prefix, service: service?, idempotency_key: false })
 }
 
 /// Reports a host and prefix that an earlier route has: this one would never be reached.

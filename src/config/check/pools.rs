@@ -149,6 +149,7 @@ fn upstream(reader: &Reader<'_>, layers: &Layers<'_>) -> Upstream {
     Upstream {
         tls: tls::of_upstream(reader, &layers.under("tls", &file::UPSTREAM_TLS)),
         max_requests: limits.into_iter().flatten().min().unwrap_or(1024),
+        warm: 0,
     }
 }
 

@@ -9,7 +9,9 @@ use super::reader::Reader;
 use super::{health, pools};
 use crate::config::file::{self, Item, Table};
 use crate::config::units::{self, quote, wrong};
-use crate::config::{Balance, Failback, Failover, Retries, Service, Timeouts, WhenNone, names};
+use crate::config::{
+    Balance, Failback, Failover, Hold, Retries, Service, Sessions, Timeouts, WhenNone, names,
+};
 
 /// A service as far as it could be read.
 pub(super) struct ReadService<'a> {
@@ -67,6 +69,7 @@ fn service(reader: &Reader<'_>, name: &str, table: &Table<'_>) -> Option<Service
         name: name.into(),
         balance: balance.unwrap_or(Balance::LeastRequests),
         failover,
+        outlier_errors: Some(5),
         retries,
         timeouts,
         pools,
@@ -130,6 +133,8 @@ fn failover(table: Option<&Table<'_>>) -> Failover {
         when_none: get("when_none")
             .and_then(|item| item.choice(&when_none, &[]))
             .unwrap_or(WhenNone::TryAll),
+        hold: Hold::default(),
+        sessions: Sessions::default(),
     }
 }
 
@@ -147,7 +152,11 @@ fn failback(table: Option<&Table<'_>>) -> Failback {
     });
     match manual {
         Some(true) => Failback::Manual,
-        _ => Failback::Auto { stable_for: stable_for.unwrap_or(Duration::from_secs(5 * 60)) },
+        _ => {
+            let stable_for = stable_for.unwrap_or(Duration::from_secs(5 * 60));
+            let ramp = (stable_for / 5).min(Duration::from_secs(60));
+            Failback::Auto { stable_for, ramp }
+        }
     }
 }
 
