@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use crate::config::check::{Diagnostic, Severity};
-use crate::failover::{Cause, PoolView};
+use crate::failover::Cause;
 use crate::health::{self, Flip, Verdict};
 use crate::table::Endpoint;
 use crate::table::history::Moved;
@@ -68,12 +68,6 @@ fn failover(service: &str, moved: &Moved) {
         }
         _ => info!(%service, %from, %to, %cause, why = &**reason, "failover"),
     }
-}
-
-/// `0 of 2 endpoints up, needs 1`.
-pub(super) fn shortage(view: &PoolView) -> String {
-    let PoolView { up, unknown, down, min_healthy, .. } = view;
-    format!("{up} of {} endpoints up, needs {min_healthy}", up + unknown + down)
 }
 
 pub(super) fn reload(file: &str, result: &Result<Reloaded, Vec<Diagnostic>>) {

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Config, Failback, HealthCheck};
-use crate::failover::{self, Move, PoolView, Refusal, Settings};
+use crate::config::{self, Config, HealthCheck};
+use crate::failover::{self, Cause, Move, Order, PoolView, Refusal, Settings};
 use crate::health::{self, Flip, Observation, Thresholds};
 use crate::table::build::{Endpoints, Standing};
 use crate::table::{Detail, Endpoint, EndpointId, Service, Table};
@@ -196,13 +196,14 @@ impl Memory {
         let thresholds =
             Thresholds { unhealthy: check.unhealthy_threshold, healthy: check.healthy_threshold };
         let before = watched.state;
-        let (state, flip) = before.step(observation, now, thresholds);
+        let (state, flip) = before.step(observation, now, now, thresholds);
         watched.state = state;
         if flip.is_some() {
             watched.reason = Some(detail.into());
         }
         let place = watched.place;
-        let due = flip.is_some() || self.services[place.service].stale;
+        let watch = &self.services[place.service];
+        let due = flip.is_some() || watch.stale || watch.failover.is_anxious();
         Some(Heard { place, state, flip: flip.map(|flip| (flip, before)), due })
     }
 
@@ -230,7 +231,8 @@ impl Memory {
     ) -> Result<Option<Move>, Refusal> {
         let views = self.views(&config.services[index], &self.services[index].slots);
         let watch = &mut self.services[index];
-        let (state, moved) = watch.failover.switch(to, &views, now)?;
+        let order = Order { to, hold: false, force: false, cause: Cause::Manual };
+        let (state, moved) = watch.failover.switch(order, &views, now)?;
         watch.failover = state;
         Ok(moved)
     }
@@ -249,7 +251,7 @@ impl Memory {
     fn views(&self, service: &config::Service, slots: &[Vec<u32>]) -> Vec<PoolView> {
         let view = |(pool, slots): (&Arc<config::Pool>, &Vec<u32>)| {
             let states = slots.iter().filter_map(|slot| {
-                self.endpoints.get(*slot as usize)?.as_ref().map(|watched| &watched.state)
+                self.endpoints.get(*slot as usize)?.as_ref().map(|watched| (&watched.state, true))
             });
             // Within this time every endpoint of a pool is asked, so that is how far apart the
             // first failures of one event can lie.
@@ -270,9 +272,5 @@ fn slots_of(pools: &[Vec<Arc<Endpoint>>]) -> Vec<Vec<u32>> {
 }
 
 fn settings(service: &config::Service) -> Settings {
-    let failback_after = match service.failover.failback {
-        Failback::Auto { stable_for, .. } => Some(stable_for),
-        Failback::Manual => None,
-    };
-    Settings { failback_after }
+    Settings { failback: service.failover.failback }
 }

@@ -229,7 +229,7 @@ impl<E: Effects> Control<E> {
             let mut history = Arc::clone(&service.history);
             if let Some(moved) = looked.moved {
                 let reason = match moved.cause {
-                    Cause::Health => log::shortage(&looked.views[moved.from]),
+                    Cause::Health => looked.views[moved.from].shortage(),
                     _ => format!("{} was available for long enough", names().1),
                 };
                 let moved = self.moved(service, &moved, &reason);
@@ -237,7 +237,7 @@ impl<E: Effects> Control<E> {
                 Arc::make_mut(&mut history).record(moved);
             }
             if let Some(none) = looked.none_available {
-                let why = || log::shortage(&looked.views[serving]);
+                let why = || looked.views[serving].shortage();
                 let (service, serving) = names();
                 lines.push(match none {
                     true => Line::NoneAvailable { service, serving, why: why() },
@@ -303,7 +303,7 @@ fn count(cells: &ProbeCells, outcome: &Outcome, flipped: Option<Verdict>, now: D
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1) + 1;
     let micros = u64::try_from(outcome.took.as_micros()).unwrap_or(u64::MAX);
     match outcome.observation {
-        Observation::SelfFault => {
+        Observation::Errors | Observation::SelfFault => {
             cells.voids.increment();
             return;
         }

@@ -245,13 +245,14 @@ fn turned(before: &Table, service: &Service) -> Option<Line> {
     match (was, service.none_available) {
         (false, true) => {
             let count = |verdict| pool.verdicts.iter().filter(|v| **v == verdict).count() as u32;
-            let why = log::shortage(&PoolView {
+            let why = (PoolView {
                 up: count(Verdict::Up),
                 unknown: count(Verdict::Unknown),
                 down: count(Verdict::Down),
                 min_healthy: pool.config.min_healthy,
-                first_failure: None,
-            });
+                ..PoolView::default()
+            })
+            .shortage();
             Some(Line::NoneAvailable { service: name, serving, why })
         }
         (true, false) => Some(Line::AvailableAgain { service: name, serving }),

@@ -1,5 +1,5 @@
-//! ● What the data path knows of an endpoint this moment, before any verdict: doubt, and how fast it
-//! usually connects. Atomics that all workers and control share; they survive from table to table.
+//! ● What the data path knows of an endpoint this moment, before any verdict: doubt, and how fast
+//! it usually connects. Atomics that workers and control share; they survive from table to table.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
