@@ -7,6 +7,7 @@ pub mod effects;
 mod guard;
 mod log;
 mod memory;
+pub mod orders;
 mod probes;
 pub mod reload;
 
@@ -28,6 +29,7 @@ use crate::table::live::Sighting;
 use crate::table::{Service, build};
 
 pub use effects::{Effects, World};
+pub use orders::{Answer, DrillKind, DrillOrder, DrillReport, ModeOrder, SwitchOrder};
 pub use reload::{ReloadCounters, Source};
 
 use log::Line;
@@ -44,11 +46,16 @@ pub enum Event {
     /// Read the configuration file again and apply it whole or not at all.
     Reload { force: bool, reply: Option<oneshot::Sender<Result<Reloaded, Vec<Diagnostic>>>> },
     /// Move a service to a pool (a planned failover).
-    Switch {
+    Switch { service: String, order: SwitchOrder, reply: oneshot::Sender<Answer> },
+    /// End an operator's hold, and the standing of an order.
+    Release { service: String, reason: String, reply: oneshot::Sender<Answer> },
+    /// Order what an endpoint is used for.
+    Mode { service: String, order: ModeOrder, reply: oneshot::Sender<Answer> },
+    /// Rehearse a failover; answered when it is over.
+    Drill {
         service: String,
-        to: String,
-        reason: String,
-        reply: oneshot::Sender<Result<String, String>>,
+        order: DrillOrder,
+        reply: oneshot::Sender<Result<DrillReport, String>>,
     },
     /// Stop probing and publishing; the process ends.
     Stop,
@@ -168,10 +175,11 @@ impl<E: Effects> Control<E> {
     fn obey(&mut self, event: Event) {
         match event {
             Event::Reload { force, reply } => self.reloads.ask(force, reply),
-            Event::Switch { service, to, reason, reply } => {
+            Event::Switch { service, order, reply } => {
                 // The asker may have gone; its order is carried out all the same.
-                let _ = reply.send(self.switch(&service, &to, &reason));
+                let _ = reply.send(self.switch(&service, &order.to, &order.reason));
             }
+            Event::Release { .. } | Event::Mode { .. } | Event::Drill { .. } => {}
             Event::Stop => {}
         }
     }

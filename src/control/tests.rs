@@ -208,7 +208,8 @@ impl Rig {
     async fn switch(&self, to: &str) -> Result<String, String> {
         let (reply, answer) = oneshot::channel();
         let (service, to, reason) = ("app".into(), to.into(), "patch day".into());
-        self.events.send(Event::Switch { service, to, reason, reply }).await.unwrap();
+        let order = SwitchOrder { to, reason, hold: false, force: false };
+        self.events.send(Event::Switch { service, order, reply }).await.unwrap();
         answer.await.unwrap()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Shares of a return, in thousandths, each for an equal part of it; then all.
 const STAGES: [u16; 4] = [10, 50, 250, 500];
 
@@ -50,7 +52,7 @@ impl Ramp {
 }
 
 /// What a pool did during a return or a drill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {
     pub requests: u64,
     /// Answers of 500 and above, and requests that got none.
