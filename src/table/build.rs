@@ -209,6 +209,7 @@ fn assemble_service(
         cause: state.cause,
         none_available: state.none_available,
         share: None,
+        failover: state.clone(),
         counters,
         history,
     }
