@@ -108,3 +108,97 @@ pub fn sighted(error: UpstreamError) -> Option<Seen> {
         UpstreamError::Malformed => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::fixture::Worker;
+    use super::super::local::Snapshot;
+    use super::*;
+    use crate::http1::Method;
+
+    /// A request that the first endpoint answers with 503 and, if that one `helps`, the second
+    /// pool's well.
+    fn request(worker: &Worker, target: u32, connection: u32, helps: bool) {
+        let table = Snapshot::clone(&worker.table);
+        let mut call = Call::new(table, 0, Method::Get, Duration::ZERO);
+        let origin = || Origin { target, connection };
+        gateway_error(&worker.local, &mut call, &worker.chosen(0, 0), 503, origin);
+        if helps {
+            answered(&worker.local, &mut call, &worker.chosen(1, 0));
+        }
+    }
+
+    fn errors(count: u32) -> Seen {
+        Seen::Errors { count, status: 503 }
+    }
+
+    #[test]
+    fn errors_in_a_row_that_a_twin_does_not_share_are_told_after_five_and_after_ten() {
+        let mut worker = Worker::new();
+        (0..4).for_each(|n| request(&worker, n, n, true));
+        assert!(worker.seen().is_empty());
+        assert!(!worker.endpoint(0, 0).live.is(Doubt::Errors));
+        request(&worker, 4, 4, false);
+        assert_eq!(worker.seen(), [errors(5)]);
+        assert!(worker.endpoint(0, 0).live.is(Doubt::Errors));
+        (5..9).for_each(|n| request(&worker, n, n, true));
+        assert!(worker.seen().is_empty());
+        request(&worker, 9, 9, true);
+        assert_eq!(worker.seen(), [errors(10)]);
+        assert!(worker.endpoint(1, 0).live.is_trusted());
+    }
+
+    #[test]
+    fn a_good_answer_begins_the_row_anew() {
+        let mut worker = Worker::new();
+        (0..4).for_each(|n| request(&worker, n, n, true));
+        let table = Snapshot::clone(&worker.table);
+        let mut call = Call::new(table, 0, Method::Get, Duration::ZERO);
+        answered(&worker.local, &mut call, &worker.chosen(0, 0));
+        (0..4).for_each(|n| request(&worker, n, n, true));
+        assert!(worker.seen().is_empty());
+    }
+
+    #[test]
+    fn one_client_or_one_target_or_an_error_all_share_tells_control_nothing() {
+        for (targets, connections, helps) in [(1, 9, true), (9, 1, true), (9, 9, false)] {
+            let mut worker = Worker::new();
+            (0..30).for_each(|n| request(&worker, n % targets, n % connections, helps));
+            assert!(worker.seen().is_empty());
+            // Requests avoid it all the same, if others answer what it does not.
+            assert_eq!(worker.endpoint(0, 0).live.is(Doubt::Errors), helps);
+        }
+    }
+
+    #[test]
+    fn our_own_faults_are_held_against_nobody() {
+        let mut worker = Worker::new();
+        let error = |self_fault| ConnectError {
+            reason: UpstreamError::Unreachable,
+            self_fault,
+            detail: String::new(),
+        };
+        connect_failed(&worker.local, &worker.chosen(0, 0), &error(true));
+        assert!(worker.endpoint(0, 0).live.is_trusted() && worker.seen().is_empty());
+        connect_failed(&worker.local, &worker.chosen(0, 0), &error(false));
+        assert!(worker.endpoint(0, 0).live.is(Doubt::Silent));
+        assert_eq!(worker.seen(), [Seen::Unreachable]);
+    }
+
+    #[test]
+    fn the_first_good_answer_of_another_pool_is_noted_once() {
+        let worker = Worker::new();
+        let first = || worker.table.services[0].counters.first_elsewhere.load(Ordering::Relaxed);
+        let table = Snapshot::clone(&worker.table);
+        let mut call = Call::new(table, 0, Method::Get, Duration::ZERO);
+        answered(&worker.local, &mut call, &worker.chosen(0, 1));
+        assert_eq!(first(), 0);
+        answered(&worker.local, &mut call, &worker.chosen(1, 1));
+        let noted = first();
+        assert!(noted > 0);
+        answered(&worker.local, &mut call, &worker.chosen(1, 1));
+        assert_eq!(first(), noted);
+    }
+}

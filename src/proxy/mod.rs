@@ -11,6 +11,8 @@ pub mod deadline;
 pub mod dialling;
 pub mod evidence;
 pub mod exchange;
+#[cfg(test)]
+mod fixture;
 pub mod hold;
 pub mod http1;
 pub mod local;

@@ -173,74 +173,46 @@ impl Moment for Now<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
     use std::time::Duration;
 
-    use tokio::sync::mpsc;
-
+    use super::super::fixture::Worker;
     use super::*;
-    use crate::config::WhenNone;
-    use crate::current::Current;
     use crate::table::live::{Doubt, Live};
-    use crate::table::{build, fixture};
-    use crate::tls::Certificates;
-
-    /// Two endpoints in each of two pools, all of them unknown, the first pool serving.
-    fn worker() -> (Rc<Local>, Snapshot) {
-        let hot = fixture::pool("hot", &["10.0.1.10:80", "10.0.1.11:80"]);
-        let standby = fixture::pool("standby", &["10.0.2.10:80", "10.0.2.11:80"]);
-        let service = fixture::service_of("app", WhenNone::TryAll, vec![hot, standby]);
-        let config = fixture::config(Vec::new(), vec![service]);
-        let certificates = Certificates::new(Certificates::prepare(&config).unwrap());
-        let current = Current::new(build::first(config, 1, Duration::ZERO));
-        let (sightings, _) = mpsc::channel(1);
-        let local = Local::new(0, current.reader(), certificates, None, sightings);
-        let table = local.table();
-        (local, table)
-    }
 
     fn asks(tried: &Tried) -> Asks<'_> {
         Asks { tried, resendable: true, first: None, trusted_only: false }
     }
 
     /// Every place that comes up in some picks.
-    fn places(worker: &(Rc<Local>, Snapshot), asks: &Asks<'_>) -> Vec<(usize, usize)> {
-        let pick = || choose(&worker.0, &worker.1, 0, asks).map(|c| (c.pool, c.endpoint));
+    fn places(worker: &Worker, asks: &Asks<'_>) -> Vec<(usize, usize)> {
+        let pick = || choose(&worker.local, &worker.table, 0, asks).map(|c| (c.pool, c.endpoint));
         let mut places: Vec<_> = (0..10).filter_map(|_| pick()).collect();
         places.sort_unstable();
         places.dedup();
         places
     }
 
-    fn endpoint(worker: &(Rc<Local>, Snapshot), place: (usize, usize)) -> &Endpoint {
-        &worker.1.services[0].pools[place.0].endpoints[place.1]
-    }
-
-    fn doubt(worker: &(Rc<Local>, Snapshot), place: (usize, usize), doubt: Doubt) {
-        endpoint(worker, place).live.doubt(doubt, clock::now());
-    }
-
     #[test]
     fn doubted_ones_are_avoided_across_pools_until_none_is_trusted() {
-        let worker = worker();
+        let worker = Worker::new();
         let nothing = Tried::default();
         assert_eq!(places(&worker, &asks(&nothing)), [(0, 0), (0, 1)]);
-        doubt(&worker, (0, 0), Doubt::Silent);
+        worker.doubt((0, 0), Doubt::Silent);
         assert_eq!(places(&worker, &asks(&nothing)), [(0, 1)]);
-        doubt(&worker, (0, 1), Doubt::Errors);
+        worker.doubt((0, 1), Doubt::Errors);
         assert_eq!(places(&worker, &asks(&nothing)), [(1, 0), (1, 1)]);
-        doubt(&worker, (1, 0), Doubt::Silent);
-        doubt(&worker, (1, 1), Doubt::Silent);
+        worker.doubt((1, 0), Doubt::Silent);
+        worker.doubt((1, 1), Doubt::Silent);
         assert_eq!(places(&worker, &asks(&nothing)), [(0, 0), (0, 1)]);
         assert_eq!(places(&worker, &Asks { trusted_only: true, ..asks(&nothing) }), []);
     }
 
     #[test]
     fn one_gateway_error_deters_only_what_could_not_be_rescued() {
-        let worker = worker();
+        let worker = Worker::new();
         let nothing = Tried::default();
-        doubt(&worker, (0, 0), Doubt::Error);
-        doubt(&worker, (0, 1), Doubt::Error);
+        worker.doubt((0, 0), Doubt::Error);
+        worker.doubt((0, 1), Doubt::Error);
         assert_eq!(places(&worker, &asks(&nothing)), [(0, 0), (0, 1)]);
         let post = Asks { resendable: false, ..asks(&nothing) };
         assert_eq!(places(&worker, &post), [(1, 0), (1, 1)]);
@@ -248,10 +220,10 @@ mod tests {
 
     #[test]
     fn two_of_a_pool_are_tried_then_the_next_pool_and_each_endpoint_once() {
-        let worker = worker();
+        let worker = Worker::new();
         let mut tried = Tried::default();
         let mut way = Vec::new();
-        while let Some(chosen) = choose(&worker.0, &worker.1, 0, &asks(&tried)) {
+        while let Some(chosen) = choose(&worker.local, &worker.table, 0, &asks(&tried)) {
             way.push(chosen.pool);
             tried.add(chosen.endpoint().id);
             tried.add(chosen.endpoint().id);
@@ -261,38 +233,38 @@ mod tests {
 
     #[test]
     fn a_pool_that_was_left_is_the_last_resort() {
-        let worker = worker();
+        let worker = Worker::new();
         let mut tried = Tried::default();
-        tried.leave(&worker.1.services[0].pools[0]);
+        tried.leave(&worker.table.services[0].pools[0]);
         assert_eq!(places(&worker, &asks(&tried)), [(1, 0), (1, 1)]);
-        tried.add(endpoint(&worker, (1, 0)).id);
-        tried.add(endpoint(&worker, (1, 1)).id);
+        tried.add(worker.endpoint(1, 0).id);
+        tried.add(worker.endpoint(1, 1).id);
         assert_eq!(places(&worker, &asks(&tried)), [(0, 0), (0, 1)]);
     }
 
     #[test]
     fn a_share_puts_its_pool_first_and_the_others_behind_it() {
-        let worker = worker();
+        let worker = Worker::new();
         let mut tried = Tried::default();
         assert_eq!(places(&worker, &Asks { first: Some(1), ..asks(&tried) }), [(1, 0), (1, 1)]);
-        tried.add(endpoint(&worker, (1, 0)).id);
-        tried.add(endpoint(&worker, (1, 1)).id);
+        tried.add(worker.endpoint(1, 0).id);
+        tried.add(worker.endpoint(1, 1).id);
         assert_eq!(places(&worker, &Asks { first: Some(1), ..asks(&tried) }), [(0, 0), (0, 1)]);
     }
 
     #[test]
     fn a_doubted_endpoint_is_given_one_request_when_its_trial_is_due() {
-        let worker = worker();
+        let worker = Worker::new();
         let nothing = Tried::default();
         let now = clock::now() + Duration::from_secs(60);
-        for place in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            endpoint(&worker, place).live.doubt(Doubt::Silent, now);
+        for (pool, endpoint) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            worker.endpoint(pool, endpoint).live.doubt(Doubt::Silent, now);
         }
         // The milliseconds wrap at 2³², so that a time before the process began can be named.
         let long_ago = clock::now() + Duration::from_millis(1 << 32) - 2 * Live::TRIAL;
-        endpoint(&worker, (1, 0)).live.doubt(Doubt::Silent, long_ago);
+        worker.endpoint(1, 0).live.doubt(Doubt::Silent, long_ago);
         let trusted_only = Asks { trusted_only: true, ..asks(&nothing) };
-        let pick = || choose(&worker.0, &worker.1, 0, &trusted_only);
+        let pick = || choose(&worker.local, &worker.table, 0, &trusted_only);
         let chosen = pick().map(|chosen| (chosen.pool, chosen.endpoint));
         assert!(pick().is_none(), "a second one in a row after {chosen:?}");
     }
