@@ -6,12 +6,16 @@
 pub mod attempt;
 pub mod buffer;
 pub mod deadline;
+pub mod elsewhere;
 pub mod exchange;
 pub mod http1;
+pub mod latency;
 pub mod local;
 pub mod pick;
 pub mod pump;
 pub mod record;
 pub mod respond;
 pub mod side;
+pub mod silence;
+pub mod waiting;
 pub mod worker;

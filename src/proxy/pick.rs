@@ -30,7 +30,7 @@ impl Tried {
         self.count
     }
 
-    fn contains(&self, id: EndpointId) -> bool {
+    pub(super) fn contains(&self, id: EndpointId) -> bool {
         self.ids[..self.count].contains(&Some(id))
     }
 
