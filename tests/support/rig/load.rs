@@ -75,6 +75,8 @@ pub struct Sample {
     pub due: Duration,
     /// From then until the whole answer was there, or none could come any more.
     pub latency: Duration,
+    /// How much too late the client itself was, for want of a CPU; part of the latency.
+    pub late: Duration,
     pub outcome: Outcome,
 }
 
@@ -169,6 +171,7 @@ impl Drop for Load {
 struct Request {
     number: u64,
     due: Instant,
+    late: Duration,
     post: bool,
     fresh: bool,
 }
@@ -255,7 +258,7 @@ impl Client {
             if !stopped {
                 let count = (sent..).take_while(|&sent| due(sent) <= now).count() as u64;
                 for number in sent..sent + count {
-                    self.send(self.request(number, due(number)));
+                    self.send(self.request(number, due(number), now));
                 }
                 sent += count;
             }
@@ -270,13 +273,13 @@ impl Client {
         }
     }
 
-    fn request(&self, sent: u64, due: Instant) -> Request {
+    fn request(&self, sent: u64, due: Instant, now: Instant) -> Request {
         let plan = &self.plan;
         let post = plan.post_every > 0 && sent % plan.post_every == plan.post_every - 1;
         // The position within each n moves on, so that new connections carry both methods.
         let one_in = plan.fresh_one_in;
         let fresh = one_in > 0 && sent % one_in == (sent / one_in) % one_in;
-        Request { number: plan.first + sent, due, post, fresh }
+        Request { number: plan.first + sent, due, late: now - due, post, fresh }
     }
 
     /// Sends a request now if a connection is to be had, else later.
@@ -443,9 +446,9 @@ impl Client {
     }
 
     fn finish(&self, request: Request, outcome: Outcome) {
-        let Request { number, due, post, .. } = request;
+        let Request { number, due, late, post, .. } = request;
         let sample =
-            Sample { number, post, due: due - self.origin, latency: due.elapsed(), outcome };
+            Sample { number, post, due: due - self.origin, latency: due.elapsed(), late, outcome };
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
     }
 }

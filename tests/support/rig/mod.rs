@@ -301,13 +301,10 @@ services:
     /// Ends a fault injected at the same endpoints. After `Kill`, returns once they answer again.
     pub fn lift(&mut self, fault: Fault, at: At) -> Struck {
         match fault {
-            Fault::Kill => {
-                let struck = self.timed(|rig| {
-                    at.endpoints().for_each(|index| rig.endpoints[index].start());
-                });
-                self.wait_answering(at);
-                struck
-            }
+            Fault::Kill => self.timed(|rig| {
+                at.endpoints().for_each(|index| rig.endpoints[index].start());
+                rig.wait_answering(at);
+            }),
             Fault::Stop => self.timed(|rig| {
                 rig.behaviours(at, Behaviour::resume);
                 rig.signal(at, Signal::CONT);

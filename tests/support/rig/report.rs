@@ -38,6 +38,8 @@ pub struct Figures {
     pub p99: f64,
     pub p999: f64,
     pub max: f64,
+    /// How late the client itself was at the 99.9 % quantile: what to take off the others in thought.
+    pub client_late: f64,
 }
 
 impl Report {
@@ -54,11 +56,12 @@ impl Report {
     /// Of the requests due from `from` until before `to`, both since the rig's origin.
     pub fn between(&self, from: Duration, to: Duration) -> Figures {
         let mut figures = Figures::default();
-        let mut latencies = Vec::new();
+        let (mut latencies, mut late) = (Vec::new(), Vec::new());
         let times = self.times_delivered();
         let due = |sample: &&Sample| (from..to).contains(&sample.due);
         for sample in self.samples.iter().filter(due) {
             figures.requests += 1;
+            late.push(sample.late);
             let post = sample.post;
             let twice = times.get(&sample.number).is_some_and(|&times| times > 1);
             figures.twice_get += usize::from(twice && !post);
@@ -77,11 +80,13 @@ impl Report {
             *figures.why.entry(why(sample.outcome)).or_default() += 1;
         }
         latencies.sort();
-        let quantile = |q| quantile(&latencies, q).as_secs_f64() * 1e3;
-        figures.p50 = quantile(0.5);
-        figures.p99 = quantile(0.99);
-        figures.p999 = quantile(0.999);
-        figures.max = quantile(1.0);
+        late.sort();
+        let ms = |sorted: &[Duration], part| quantile(sorted, part).as_secs_f64() * 1e3;
+        figures.p50 = ms(&latencies, 0.5);
+        figures.p99 = ms(&latencies, 0.99);
+        figures.p999 = ms(&latencies, 0.999);
+        figures.max = ms(&latencies, 1.0);
+        figures.client_late = ms(&late, 0.999);
         figures
     }
 
@@ -95,6 +100,12 @@ impl Report {
         let late = self.samples.iter().filter(|sample| sample.due >= after);
         let good = late.filter(|sample| sample.endpoint().map(pool_of) == Some(pool));
         good.map(|sample| sample.done() - after).min()
+    }
+
+    /// From `after` until the first good answer of a pool after that, whenever its request was due.
+    pub fn first_answer(&self, after: Duration, pool: Pool) -> Option<Duration> {
+        let good = self.samples.iter().filter(|s| s.endpoint().map(pool_of) == Some(pool));
+        good.map(Sample::done).filter(|&done| done >= after).min().map(|done| done - after)
     }
 
     /// The requests that got no 2xx, in their order.
