@@ -36,6 +36,12 @@ pub(crate) struct Args {
     /// How often "flap" goes down and up
     #[arg(long, default_value_t = 3)]
     pub(crate) cycles: u32,
+    /// Connections the client may open at once; requests beyond wait, and their latency counts
+    #[arg(long, default_value_t = 800, value_name = "N")]
+    pub(crate) connections: usize,
+    /// Seconds after which the client gives a request up
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
+    pub(crate) patience: f64,
     /// The Standfast binary to measure instead of the one just built
     #[arg(long, value_name = "PATH")]
     pub(crate) standfast: Option<PathBuf>,

@@ -116,9 +116,8 @@ impl Run {
                 missed.push(format!("{is} {what}"));
             }
         };
-        let lost = |method: usize| method;
-        count("GET lost", lost(self.struck.lost_get), required.lost_get);
-        count("POST lost", lost(self.struck.lost_post), required.lost_post);
+        count("GET lost", self.struck.lost_get, required.lost_get);
+        count("POST lost", self.struck.lost_post, required.lost_post);
         count("POST twice", self.struck.twice_post, Some(0));
         let mut time = |what: &str, is: Option<f64>, most: Option<f64>| match (is, most) {
             (Some(is), Some(most)) if is > most => missed.push(format!("{what} {is:.0} ms")),

@@ -143,7 +143,11 @@ impl Scenario {
         let mut rig = Rig::new();
         let mut proxy = peer.start(&rig);
         let watch = (peer.program == Program::Standfast).then(|| proxy.watch(rig.origin()));
-        let load = rig.load(Plan::new(FRONT));
+        let load = rig.load(Plan {
+            most: args.connections,
+            timeout: seconds(args.patience),
+            ..Plan::new(FRONT)
+        });
         // A second for connections to be opened and caches to fill is not counted.
         rig.run_for(Duration::from_secs(1));
         let calm = rig.now();

@@ -88,6 +88,9 @@ pub enum Outcome {
     Refused,
     /// The connection ended before the answer was whole.
     Cut,
+    /// A kept connection ended before the first byte of an answer: it was being closed just as the
+    /// request was sent. A browser would ask again; this client does not.
+    Stale,
     /// No whole answer in time.
     Timeout,
     /// All connections were taken by unanswered requests until it was too late.
@@ -181,6 +184,8 @@ struct Conn {
     /// The kernel has not reported the end of connecting.
     connecting: bool,
     request: Option<Request>,
+    /// An earlier request was answered on it.
+    kept: bool,
     answer: Vec<u8>,
     /// Which use of the slot this is, so that an event of an earlier one is known.
     life: u32,
@@ -316,7 +321,8 @@ impl Client {
         let events = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &socket, token(slot, life), events)?;
         let stream = TcpStream::from(socket);
-        let conn = Conn { stream, connecting: true, request, answer: Vec::new(), life };
+        let conn =
+            Conn { stream, connecting: true, request, kept: false, answer: Vec::new(), life };
         if slot == self.conns.len() {
             self.conns.push(Some(conn));
         } else {
@@ -398,6 +404,7 @@ impl Client {
         conn.answer.clear();
         // An answer without a request, such as a 408, says that the connection is being closed.
         let Some(request) = conn.request.take() else { return self.close(slot, Outcome::Cut) };
+        conn.kept = true;
         let keep = answer.keep && !request.fresh;
         let (status, endpoint) = (answer.status, answer.endpoint);
         self.finish(request, Outcome::Answer { status, endpoint });
@@ -421,7 +428,8 @@ impl Client {
         self.free.push(slot);
         self.open -= 1;
         if let Some(request) = conn.request {
-            self.finish(request, outcome);
+            let stale = outcome == Outcome::Cut && conn.kept && conn.answer.is_empty();
+            self.finish(request, if stale { Outcome::Stale } else { outcome });
         }
         if let Some(next) = self.waiting.pop_front() {
             self.send(next);

@@ -26,7 +26,8 @@ pub struct Figures {
     /// Got no 2xx.
     pub lost_get: usize,
     pub lost_post: usize,
-    /// Why, with how often: a status, or `refused`, `cut`, `timeout`, `never sent`.
+    /// Why, with how often: a status, or `refused`, `cut`, `stale`, `timeout`,
+    /// `never sent`.
     pub why: BTreeMap<String, usize>,
     /// Requests delivered more than once. For GET this is rescue at work, for POST it is a fault.
     pub twice_get: usize,
@@ -135,6 +136,7 @@ pub fn why(outcome: Outcome) -> String {
         Outcome::Answer { status, .. } => status.to_string(),
         Outcome::Refused => "refused".to_owned(),
         Outcome::Cut => "cut".to_owned(),
+        Outcome::Stale => "stale".to_owned(),
         Outcome::Timeout => "timeout".to_owned(),
         Outcome::NeverSent => "never sent".to_owned(),
     }
