@@ -21,7 +21,8 @@ impl Site<'_> {
         let dir = self.dir.display();
         let (timeouts, options, checks) = if self.tuned {
             (
-                "timeout connect 50ms\n    timeout server 300ms\n    timeout check 100ms",
+                "timeout connect 50ms\n    timeout server 300ms\n    timeout check 100ms\n    \
+                 timeout tunnel 1h",
                 "option redispatch 1\n    retries 3\n    \
                  retry-on conn-failure empty-response response-timeout junk-response 502 503 504\n    \
                  http-request disable-l7-retry if METH_POST",
@@ -87,16 +88,24 @@ http {{
     access_log off;
     client_body_temp_path {dir}/1; proxy_temp_path {dir}/2; fastcgi_temp_path {dir}/3;
     uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5;
+    map $http_upgrade $or_upgrade {{ default upgrade; '' ''; }}
     upstream app {{
         {zone}
 {servers}        keepalive 128;
     }}
     server {{
         listen {FRONT} backlog=4096;
+        location /ws {{
+            proxy_pass http://app;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $or_upgrade;
+        }}
         location / {{
             proxy_pass http://app;
             proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $or_upgrade;
             {tuned}
         }}
     }}
@@ -139,6 +148,7 @@ static_resources:
               domains: [\"*\"]
               routes:
               {routes}
+          upgrade_configs: [{{ upgrade_type: websocket }}]
           http_filters:
           - name: envoy.filters.http.router
             typed_config:
@@ -221,7 +231,8 @@ const ENVOY_CLUSTER: &str = "    common_lb_config: { healthy_panic_threshold: { 
       max_ejection_percent: 100";
 
 const ENVOY_ROUTES: &str = "\
-- match: { prefix: /, headers: [{ name: \":method\", string_match: { exact: POST } }] }
+- { match: { prefix: /ws }, route: { cluster: app, timeout: 0s } }
+              - match: { prefix: /, headers: [{ name: \":method\", string_match: { exact: POST } }] }
                 route:
                   cluster: app
                   retry_policy:

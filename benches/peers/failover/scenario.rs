@@ -9,6 +9,7 @@ use crate::peer::{Peer, Program};
 use crate::rig::load::Plan;
 use crate::rig::proxy::{FRONT, Proxy};
 use crate::rig::report::Report;
+use crate::rig::websocket::State;
 use crate::rig::{At, Fault, Pool, Rig, wait};
 use crate::run::Run;
 
@@ -38,6 +39,7 @@ pub(crate) enum Scenario {
     /// one of three hot endpoints black-holed
     OneDropped,
     /// one of three hot endpoints answers 503 to users
+    #[value(name = "one-503")]
     One503,
     /// hot dies, then the standby; the standby comes back
     BothHotFirst,
@@ -57,6 +59,8 @@ pub(crate) enum Scenario {
     Slow,
     /// a planned switch to the standby, and back
     Switch,
+    /// 200 WebSockets beside the load, hot black-holed
+    Websockets,
     /// 100 reloads while hot is dead
     Reloads,
     /// 20 times kill -9 of the proxy and a new start, while hot answers 503
@@ -116,6 +120,7 @@ impl Scenario {
         let one = Required { lost_post: Some(2), p999: Some(60.0), moves: Some(false), ..none };
         match self {
             Self::Kill => first(7.0, 10.0),
+            Self::Websockets => none,
             Self::Drop | Self::Link => Required { moved_within: Some(300.0), ..first(60.0, 100.0) },
             Self::Stop => {
                 Required { p99: Some(350.0), lost_post: Some(100), p999: None, ..first(300.0, 0.0) }
@@ -195,6 +200,7 @@ impl Scenario {
             Self::Paused => return paused(rig, proxy, args),
             Self::Isolated => return isolated(rig, args),
             Self::Switch => return switch(rig, proxy, peer),
+            Self::Websockets => return websockets(rig, args),
             Self::Reloads => return reloads(rig, proxy, peer),
             Self::Restarts => return restarts(rig, proxy, peer),
         };
@@ -216,10 +222,12 @@ fn both(rig: &mut Rig, order: &[At]) -> Struck {
         rig.run_for(seconds(1.5));
     }
     let lifted = rig.lift(Fault::Kill, At::Standby);
-    let back = lifted.at + lifted.took;
-    let lost_until = format!("the standby was back {:.1} s later", (back - from).as_secs_f64());
+    // From the start of its ingresses; they need some 20 ms until they listen.
+    let back = lifted.at;
+    let note = format!("the standby was back {:.1} s later", (back - from).as_secs_f64());
     rig.run_for(seconds(4.0));
-    Struck { from, until: rig.now(), success: Some((Pool::Standby, back)), notes: vec![lost_until] }
+    let success = Some((Pool::Standby, back));
+    Struck { from, until: rig.now(), success, notes: vec![note] }
 }
 
 fn flap(rig: &mut Rig, args: &Args) -> Struck {
@@ -273,6 +281,35 @@ fn switch(rig: &Rig, proxy: &Proxy, peer: &Peer) -> Struck {
         rig.run_for(seconds(2.0));
     }
     Struck { from, until: rig.now(), success: Some((Pool::Standby, from)), notes }
+}
+
+fn websockets(rig: &mut Rig, args: &Args) -> Struck {
+    let sockets = rig.websockets(200);
+    let struck = rig.inject(Fault::Drop, At::Hot);
+    rig.run_for(seconds(args.window));
+    let (mut told, mut cut, mut refused, mut last) = (0, 0, 0, Duration::ZERO);
+    for state in sockets.states() {
+        match state {
+            State::Told { at, .. } => {
+                told += 1;
+                last = last.max(at);
+            }
+            State::Cut { at } => {
+                cut += 1;
+                last = last.max(at);
+            }
+            State::Refused { .. } => refused += 1,
+            State::Opening | State::Open => {}
+        }
+    }
+    let after = last.saturating_sub(struck.at).as_millis();
+    let notes = vec![format!(
+        "of 200 WebSockets {told} were told by a close frame, {cut} cut without a word (the last \
+         after {after} ms), {} hang; {refused} were refused from the start",
+        200 - told - cut - refused
+    )];
+    let success = Some((Pool::Standby, struck.at));
+    Struck { from: struck.at, until: rig.now(), success, notes }
 }
 
 fn reloads(rig: &mut Rig, proxy: &Proxy, peer: &Peer) -> Struck {

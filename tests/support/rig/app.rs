@@ -2,7 +2,7 @@
 //! told, and writes down every request that reaches it.
 //!
 //! `/r/NUMBER` is a request of the load: GET is answered at once, POST after 5 ms. `/bad/NUMBER` is
-//! answered with 500. `/healthz` is what probes ask for, and `/ready` what the rig itself asks for.
+//! answered with 500. `/ws` becomes a WebSocket. `/healthz` is what probes ask for, and `/ready` what the rig itself asks for.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+
+use super::websocket::ACCEPT;
 
 /// What a POST takes.
 const POST_TIME: Duration = Duration::from_millis(5);
@@ -146,11 +148,29 @@ async fn serve(shared: &Shared, endpoint: usize, mut stream: TcpStream) -> std::
         };
         buf.drain(..taken);
         behaviour.while_paused().await;
+        if head.path == "/ws" {
+            return converse(behaviour, stream).await;
+        }
         let (status, body) = answer(shared, endpoint, &head).await;
         behaviour.while_paused().await;
         let text = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all(text.as_bytes()).await?;
     }
+}
+
+/// Becomes a WebSocket, and says `ok` to whatever comes.
+async fn converse(behaviour: &Behaviour, mut stream: TcpStream) -> std::io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    let mut buf = [0; 1024];
+    while stream.read(&mut buf).await? > 0 {
+        behaviour.while_paused().await;
+        stream.write_all(b"\x81\x02ok").await?;
+    }
+    Ok(())
 }
 
 async fn answer(shared: &Shared, endpoint: usize, head: &Head) -> (u16, String) {

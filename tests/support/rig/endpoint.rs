@@ -87,13 +87,15 @@ http {{
     access_log off;
     client_body_temp_path {dir}/1; proxy_temp_path {dir}/2; fastcgi_temp_path {dir}/3;
     uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5;
+    map $http_upgrade $or_upgrade {{ default upgrade; '' ''; }}
     upstream app {{ server {app}:{port} max_fails=0; keepalive 256; }}
     server {{
         listen {address} backlog=4096;
         location / {{
             proxy_pass http://app;
             proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $or_upgrade;
         }}
     }}
 }}

@@ -32,6 +32,7 @@
 //!   `watch` (the moves as `/api/v1/status` shows them), `log`.
 //! - [`report::Report`]: `between` (requests, lost and duplicated by method, quantiles, by pool),
 //!   `first_success`, `delivered_to`, and all samples and deliveries as they are.
+//! - [`Rig::websockets`] opens WebSockets and tells how each of them ended, and when.
 //! - [`Rig::start`] runs any other program in the proxy's place (the bench's peers).
 #![allow(
     dead_code,
@@ -47,6 +48,7 @@ pub mod load;
 pub mod proxy;
 pub mod report;
 pub mod space;
+pub mod websocket;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -64,6 +66,7 @@ use load::{Load, Plan};
 use proxy::{ADMIN, FRONT, Proxy};
 use report::Report;
 use space::{Lever, Nursery, Space};
+use websocket::WebSockets;
 
 /// How long a condition may take before the rig gives up; generous, for machines under load.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -265,6 +268,11 @@ services:
     pub fn finish(&self, load: Load) -> Report {
         let samples = load.end();
         Report::new(samples, self.app.deliveries())
+    }
+
+    /// Opens WebSockets through the proxy; returns once all are open.
+    pub fn websockets(&self, count: usize) -> WebSockets {
+        WebSockets::open(&self.front, self.origin, FRONT, count)
     }
 
     /// Lets time pass.
