@@ -26,7 +26,7 @@ use crate::tls::Certificates;
 
 /// Endpoints that failed a request and wait to be looked at; more are forgotten, for the next
 /// request to them will fail as well.
-const SUSPECTS: usize = 256;
+const SIGHTINGS: usize = 256;
 
 /// The product, serving. Dropped without [`Running::stop`], its threads go on until the process
 /// ends.
@@ -66,11 +66,11 @@ pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
     let ids: Vec<_> = table.listeners.iter().map(|listener| listener.id).collect();
     let current = Current::new(table);
     let certificates = Certificates::new(prepared);
-    let (suspects, suspected) = mpsc::channel(SUSPECTS);
-    let workers = Workers::start(&current, &certificates, sinks, &suspects);
+    let (sightings, sighted) = mpsc::channel(SIGHTINGS);
+    let workers = Workers::start(&current, &certificates, sinks, &sightings);
     let workers = Arc::new(workers.map_err(cannot_start)?);
     let world = World { certificates, workers: Arc::clone(&workers) };
-    let control = Control::new(world, Arc::clone(&current), source, suspected);
+    let control = Control::new(world, Arc::clone(&current), source, sighted);
     let (events, reloads) = (control.handle(), control.reload_counters());
     let probing = Probing::start(control).map_err(cannot_start)?;
     let readiness = Readiness::default();

@@ -56,6 +56,10 @@ pub struct Process {
     pub lame_duck: Duration,
     /// How long requests in flight may take to finish at a stop. Default 30 s.
     pub drain_timeout: Duration,
+    /// Where verdicts, holds, modes, damping and records survive a restart; nowhere unless written.
+    pub state_file: Option<PathBuf>,
+    /// Where probe results are recorded for `backtest`; nowhere unless written.
+    pub history_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -164,6 +168,8 @@ pub struct Route {
     pub path_prefix: String,
     /// Index into [`Config::services`].
     pub service: u32,
+    /// A request with an `Idempotency-Key` may be sent again whatever its method. Default false.
+    pub idempotency_key: bool,
 }
 
 /// Lower case, without port.
@@ -179,6 +185,9 @@ pub struct Service {
     pub name: Arc<str>,
     pub balance: Balance,
     pub failover: Failover,
+    /// Gateway errors (502, 503, 504) in a row from live traffic that bar an endpoint; `None`: off.
+    /// Default 5.
+    pub outlier_errors: Option<u32>,
     pub retries: Retries,
     pub timeouts: Timeouts,
     /// In order of priority; never empty.
@@ -196,6 +205,28 @@ pub enum Balance {
 pub struct Failover {
     pub failback: Failback,
     pub when_none: WhenNone,
+    pub hold: Hold,
+    pub sessions: Sessions,
+}
+
+/// How long a request that has nowhere to go waits for a verdict instead of failing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// Zero: it does not wait. Default 2 s.
+    pub time: Duration,
+    /// Requests of the service that may wait at once, all workers together. Default 1000.
+    pub requests: u32,
+}
+
+/// What becomes of long-lived sessions on a pool the service moved away from.
+///
+/// A forced move closes them over `spread` from the move on; any other one after `close_after`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sessions {
+    /// Default 30 s.
+    pub close_after: Duration,
+    /// Default 10 s.
+    pub spread: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,8 +234,23 @@ pub enum Failback {
     /// Return once a pool of higher priority was available without a break for `stable_for`.
     Auto {
         stable_for: Duration,
+        /// Over which the share of the returning pool grows to all. Default a fifth of
+        /// `stable_for`, at most 60 s; zero: at once.
+        ramp: Duration,
     },
     Manual,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(2), requests: 1000 }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { close_after: Duration::from_secs(30), spread: Duration::from_secs(10) }
+    }
 }
 
 /// What becomes of requests when no pool of the service is available.
@@ -306,6 +352,8 @@ pub struct Upstream {
     /// Requests an endpoint may have in flight, all workers together: the smaller one of
     /// `max_connections` and `max_requests`, which are the same over HTTP/1.1. Default 1024.
     pub max_requests: u32,
+    /// Ready connections kept to every endpoint, all workers together. Default 0.
+    pub warm: u32,
 }
 
 /// How https endpoints and https probes are verified. A key: equal values share one TLS client.

@@ -271,7 +271,7 @@ fn slots_of(pools: &[Vec<Arc<Endpoint>>]) -> Vec<Vec<u32>> {
 
 fn settings(service: &config::Service) -> Settings {
     let failback_after = match service.failover.failback {
-        Failback::Auto { stable_for } => Some(stable_for),
+        Failback::Auto { stable_for, .. } => Some(stable_for),
         Failback::Manual => None,
     };
     Settings { failback_after }

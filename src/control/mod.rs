@@ -24,7 +24,8 @@ use crate::health::{Failure, Observation, Verdict, schedule};
 use crate::probe::{Outcome, Report};
 use crate::table::counters::ProbeCells;
 use crate::table::history::{History, Moved};
-use crate::table::{EndpointId, Service, build};
+use crate::table::live::Sighting;
+use crate::table::{Service, build};
 
 pub use effects::{Effects, World};
 pub use reload::{ReloadCounters, Source};
@@ -68,7 +69,7 @@ pub struct Control<E: Effects> {
     current: Arc<Current>,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     reports: mpsc::Receiver<Report>,
-    suspects: mpsc::Receiver<EndpointId>,
+    sightings: mpsc::Receiver<Sighting>,
     batch: Vec<Report>,
     memory: Memory,
     probes: Probes<E>,
@@ -81,19 +82,19 @@ enum Happening<E: Effects> {
     Event(Option<Event>),
     /// In `batch`.
     Reports,
-    Suspect(EndpointId),
+    Sighted(Sighting),
     Loaded(Box<reload::Loaded<E>>),
     Time,
 }
 
 impl<E: Effects> Control<E> {
     /// Takes over the table in `current`, which is as [`build::first`] made it.
-    /// `suspects` are endpoints that just failed a request.
+    /// `sightings` tell of endpoints that just failed a request.
     pub fn new(
         effects: E,
         current: Arc<Current>,
         source: Source,
-        suspects: mpsc::Receiver<EndpointId>,
+        sightings: mpsc::Receiver<Sighting>,
     ) -> Self {
         let effects = Arc::new(effects);
         let (sender, reports) = mpsc::channel(QUEUE);
@@ -105,7 +106,7 @@ impl<E: Effects> Control<E> {
             current,
             events: mpsc::channel(QUEUE),
             reports,
-            suspects,
+            sightings,
             batch: Vec::new(),
             random: fastrand::Rng::new(),
         }
@@ -128,7 +129,7 @@ impl<E: Effects> Control<E> {
                 Happening::Event(None | Some(Event::Stop)) => return,
                 Happening::Event(Some(event)) => self.obey(event),
                 Happening::Reports => self.fold(),
-                Happening::Suspect(id) => self.suspect(id),
+                Happening::Sighted(seen) => self.sighted(seen),
                 Happening::Loaded(loaded) => self.loaded(*loaded),
                 Happening::Time => {
                     let now = self.effects.now();
@@ -150,7 +151,7 @@ impl<E: Effects> Control<E> {
         tokio::select! {
             event = self.events.1.recv() => Happening::Event(event),
             _ = self.reports.recv_many(&mut self.batch, QUEUE) => Happening::Reports,
-            Some(id) = self.suspects.recv() => Happening::Suspect(id),
+            Some(seen) = self.sightings.recv() => Happening::Sighted(seen),
             loaded = self.reloads.loaded() => Happening::Loaded(loaded),
             () = time => Happening::Time,
         }
@@ -158,9 +159,9 @@ impl<E: Effects> Control<E> {
 
     /// Failed requests make us look sooner, but decide nothing: an endpoint in doubt is already
     /// probed as often as may be.
-    fn suspect(&mut self, id: EndpointId) {
-        if self.memory.is_settled(id) {
-            self.probes.hasten(id, self.effects.now());
+    fn sighted(&mut self, seen: Sighting) {
+        if self.memory.is_settled(seen.endpoint) {
+            self.probes.hasten(seen.endpoint, self.effects.now());
         }
     }
 

@@ -13,7 +13,8 @@ use crate::config::check::{Checked, Severity};
 use crate::config::{self, Config, WhenNone};
 use crate::probe::Subject;
 use crate::table::fixture::{config, listener, pool, service_of};
-use crate::table::{ListenerId, Table};
+use crate::table::live::Seen;
+use crate::table::{EndpointId, ListenerId, Table};
 
 const HOT: &str = "10.0.1.1:80";
 const STANDBY: &str = "10.0.2.1:80";
@@ -118,11 +119,15 @@ struct Rig {
     sim: Arc<Sim>,
     current: Arc<Current>,
     events: mpsc::Sender<Event>,
-    suspects: mpsc::Sender<EndpointId>,
+    sightings: mpsc::Sender<Sighting>,
     counters: Arc<ReloadCounters>,
     /// What the file says now.
     file: Arc<Mutex<Checked>>,
     task: tokio::task::JoinHandle<()>,
+}
+
+fn refused(endpoint: EndpointId) -> Sighting {
+    Sighting { endpoint, kind: Seen::Refused, at: Duration::ZERO }
 }
 
 fn problem(message: &str) -> Diagnostic {
@@ -154,10 +159,10 @@ fn rig_with(
         vec![format!("{} services become {}", old.services.len(), new.services.len())]
     };
     let source = Source { file: "test.yaml".into(), load: Box::new(load), describe };
-    let (suspects, suspected) = mpsc::channel(1);
-    let control = Control::new(World(Arc::clone(&sim)), Arc::clone(&current), source, suspected);
+    let (sightings, sighted) = mpsc::channel(1);
+    let control = Control::new(World(Arc::clone(&sim)), Arc::clone(&current), source, sighted);
     let (events, counters) = (control.handle(), control.reload_counters());
-    Rig { sim, current, events, suspects, counters, file, task: tokio::spawn(control.run()) }
+    Rig { sim, current, events, sightings, counters, file, task: tokio::spawn(control.run()) }
 }
 
 impl Rig {
@@ -267,7 +272,7 @@ async fn an_endpoint_that_failed_a_request_is_looked_at_at_once() {
     let asked = rig.sim.asked(HOT);
     rig.sim.let_be(HOT, Life::Refusing);
     for _ in 0..50 {
-        rig.suspects.send(id).await.unwrap();
+        rig.sightings.send(refused(id)).await.unwrap();
     }
     let took = rig.until(|table| serving(table) == 1).await;
     // Three probes at the fast interval, however many requests failed.
@@ -281,7 +286,7 @@ async fn requests_that_fail_move_nothing_while_probes_succeed() {
     let (id, version) = (rig.app().pools[0].endpoints[0].id, rig.table().version);
     let asked = rig.sim.asked(HOT);
     for _ in 0..500 {
-        rig.suspects.send(id).await.unwrap();
+        rig.sightings.send(refused(id)).await.unwrap();
         sleep(Duration::from_millis(10)).await;
     }
     assert_eq!((serving(&rig.table()), rig.table().version), (0, version));

@@ -20,6 +20,8 @@ pub(crate) fn config() -> Config {
             workers: None,
             lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
+            state_file: None,
+            history_file: None,
         },
         logging: Logging { level: Level::Info, format: LogFormat::Text, access_log: None },
         listeners: vec![Arc::new(listener())],
@@ -67,7 +69,12 @@ fn listener() -> Listener {
             max_uri: 16_384,
             max_body_size: None,
         },
-        routes: vec![Route { hosts: Vec::new(), path_prefix: "/".to_owned(), service: 0 }],
+        routes: vec![Route {
+            hosts: Vec::new(),
+            path_prefix: "/".to_owned(),
+            service: 0,
+            idempotency_key: false,
+        }],
     }
 }
 
@@ -76,9 +83,12 @@ fn service() -> Service {
         name: "app".into(),
         balance: Balance::LeastRequests,
         failover: Failover {
-            failback: Failback::Auto { stable_for: Duration::from_secs(300) },
+            failback: Failback::Auto { stable_for: Duration::from_secs(300), ramp: Duration::ZERO },
             when_none: WhenNone::TryAll,
+            hold: <_>::default(),
+            sessions: <_>::default(),
         },
+        outlier_errors: Some(5),
         retries: Retries { attempts: 2, budget: 0.2 },
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
@@ -119,6 +129,7 @@ fn pool(name: &str, net: u8) -> Pool {
         upstream: Upstream {
             tls: UpstreamTls { server_name: None, ca: None, verify: true },
             max_requests: 1024,
+            warm: 0,
         },
         endpoints: vec![endpoint(10), endpoint(11)],
     }

@@ -15,6 +15,7 @@ use crate::http1::{Method, Response};
 use crate::retry::{self, Decision, Facts, Progress};
 use crate::stream::Stream;
 use crate::table::counters::{Loss, Proof, UpstreamError};
+use crate::table::live::Seen;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::lease::{self, Chosen, Lease};
 
@@ -184,8 +185,9 @@ async fn obtain<C: Client>(local: &Local, client: &C, call: &mut Call) -> Result
         call.last = Some(chosen.clone());
         call.tried.add(chosen.endpoint().id);
         call.attempts += 1;
-        if !error.self_fault {
-            local.suspect(chosen.endpoint().id);
+        let kind = sighted(error.reason).filter(|_| !error.self_fault);
+        if let Some(kind) = kind {
+            local.sight(chosen.endpoint().id, kind);
         }
         log_connect_error(call, chosen.endpoint().config.name.as_ref(), &error);
         call.last_error = Some(error.reason);
@@ -231,9 +233,23 @@ fn failed<C: Client>(
         call.rescued = Some(proof);
         return None;
     }
-    local.suspect(id);
+    if let Some(kind) = sighted(error) {
+        local.sight(id, kind);
+    }
     call.tried.add(id);
     decide(local, client, call, progress)
+}
+
+/// What control is told of a failure.
+fn sighted(error: UpstreamError) -> Option<Seen> {
+    Some(match error {
+        UpstreamError::Refused => Seen::Refused,
+        UpstreamError::Unreachable => Seen::Unreachable,
+        UpstreamError::Tls => Seen::Tls,
+        UpstreamError::ConnectTimeout | UpstreamError::Timeout => Seen::Silent,
+        UpstreamError::Reset => Seen::Reset,
+        UpstreamError::Malformed => return None,
+    })
 }
 
 /// May it be tried elsewhere? `None` if so, with the proof noted.

@@ -12,10 +12,12 @@ use tokio::sync::mpsc;
 
 use super::buffer::Store;
 use super::deadline::Registry;
+use crate::clock;
 use crate::current::Reader;
 use crate::health::Verdict;
 use crate::observe::access_log;
 use crate::retry::Budget;
+use crate::table::live::{Seen, Sighting};
 use crate::table::{Endpoint, EndpointId, ListenerId, Table};
 use crate::tls::Certificates;
 use crate::upstream::idle::Idle;
@@ -34,7 +36,7 @@ pub struct Local {
     pub access_log: RefCell<Option<access_log::Sink>>,
     /// The process is stopping: no connection is kept.
     pub draining: Cell<bool>,
-    suspects: mpsc::Sender<EndpointId>,
+    sightings: mpsc::Sender<Sighting>,
     reader: RefCell<Reader>,
     snapshot: RefCell<Snapshot>,
     /// The table as of the last [`Local::table_changed`].
@@ -49,7 +51,7 @@ impl Local {
         mut reader: Reader,
         certificates: Arc<Certificates>,
         access_log: Option<access_log::Sink>,
-        suspects: mpsc::Sender<EndpointId>,
+        sightings: mpsc::Sender<Sighting>,
     ) -> Rc<Self> {
         let table = Rc::new(Arc::clone(reader.load()));
         Rc::new(Self {
@@ -61,7 +63,7 @@ impl Local {
             rng: RefCell::new(fastrand::Rng::new()),
             access_log: RefCell::new(access_log),
             draining: Cell::new(false),
-            suspects,
+            sightings,
             reader: RefCell::new(reader),
             snapshot: RefCell::new(Rc::clone(&table)),
             seen: RefCell::new(table),
@@ -82,8 +84,8 @@ impl Local {
 
     /// Has an endpoint looked at that failed a request. Never waits: if the queue is full, control
     /// has enough to look at.
-    pub fn suspect(&self, id: EndpointId) {
-        let _ = self.suspects.try_send(id);
+    pub fn sight(&self, endpoint: EndpointId, kind: Seen) {
+        let _ = self.sightings.try_send(Sighting { endpoint, kind, at: clock::now() });
     }
 
     /// Connections of this listener may wait for another request.

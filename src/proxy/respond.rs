@@ -60,6 +60,7 @@ impl Answer<'_> {
             Loss::Timeout => "the endpoint did not answer in time",
             Loss::Cut => "the answer broke off",
             Loss::Malformed => "the endpoint's answer was not valid HTTP",
+            Loss::EndpointError => "the endpoint answered with a gateway error",
         };
         Self { status, error: Some(error), details, location: None }
     }

@@ -23,7 +23,8 @@ use crate::current::Current;
 use crate::observe::access_log;
 use crate::stream::Stream;
 use crate::table::counters::{ListenerCells, ListenerCounters, Rejection};
-use crate::table::{EndpointId, Listener, ListenerId};
+use crate::table::live::Sighting;
+use crate::table::{Listener, ListenerId};
 use crate::tls::Certificates;
 
 /// The data threads of the process.
@@ -52,23 +53,23 @@ enum Command {
 
 impl Workers {
     /// Starts one thread for each access log sink given (`None`: no access log); worker `i` writes
-    /// cells `i` of all counters. Endpoints that fail a request are told to `suspects`.
+    /// cells `i` of all counters. Endpoints that fail a request are told to `sightings`.
     pub fn start(
         current: &Arc<Current>,
         certificates: &Arc<Certificates>,
         sinks: Vec<Option<access_log::Sink>>,
-        suspects: &mpsc::Sender<EndpointId>,
+        sightings: &mpsc::Sender<Sighting>,
     ) -> io::Result<Self> {
         let (failing, failed) = watch::channel(false);
         let mut handles = Vec::with_capacity(sinks.len());
         for (index, sink) in sinks.into_iter().enumerate() {
             let (handle, commands) = mpsc::unbounded_channel();
             let (current, certificates) = (Arc::clone(current), Arc::clone(certificates));
-            let suspects = suspects.clone();
+            let sightings = sightings.clone();
             let guard = Alarm(failing.clone());
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let guard = guard;
-                match run(index, &current, certificates, sink, suspects, commands) {
+                match run(index, &current, certificates, sink, sightings, commands) {
                     Ok(()) => std::mem::forget(guard),
                     Err(error) => tracing::error!(worker = index, %error, "worker cannot run"),
                 }
@@ -137,11 +138,11 @@ fn run(
     current: &Current,
     certificates: Arc<Certificates>,
     sink: Option<access_log::Sink>,
-    suspects: mpsc::Sender<EndpointId>,
+    sightings: mpsc::Sender<Sighting>,
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    let local = Local::new(index, current.reader(), certificates, sink, suspects);
+    let local = Local::new(index, current.reader(), certificates, sink, sightings);
     runtime.block_on(serve(local, current.changes(), commands));
     Ok(())
 }

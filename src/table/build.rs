@@ -18,7 +18,7 @@ use crate::health::Verdict;
 
 use super::counters::ServiceCounters;
 use super::history::History;
-use super::{Detail, Endpoint, EndpointId, Identities, Pool, Service, Table};
+use super::{Detail, Endpoint, EndpointId, Identities, Mode, Pool, Service, Table};
 
 /// What is known of an endpoint when a table is built.
 pub type Standing = (Verdict, Detail);
@@ -208,6 +208,7 @@ fn assemble_service(
         since: state.since,
         cause: state.cause,
         none_available: state.none_available,
+        share: None,
         counters,
         history,
     }
@@ -246,6 +247,7 @@ fn assemble_pool(
         candidates: Candidates::new(members.collect()),
         available: up >= config.min_healthy as usize,
         endpoints,
+        modes: vec![Mode::Active; verdicts.len()].into(),
         verdicts: verdicts.into(),
         details: details.into(),
     }

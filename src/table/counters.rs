@@ -179,6 +179,11 @@ pub struct RouteCells {
 #[derive(Debug)]
 pub struct ServiceCounters {
     pub workers: PerWorker<ServiceCells>,
+    /// Requests that wait for an endpoint now, all workers together; a limit is checked against it.
+    pub holding: AtomicU32,
+    /// When a request was first answered by another pool than the serving one, in nanoseconds since
+    /// the origin plus one; 0: none since control last set it so.
+    pub first_elsewhere: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -189,6 +194,15 @@ pub struct ServiceCells {
     pub lost: [Counter; Loss::ALL.len()],
     pub retries: Counter,
     pub budget_exhausted: Counter,
+    /// Requests that had to wait for an endpoint, however that ended.
+    pub held: Counter,
+    /// Connections to endpoints that stayed silent, so that another endpoint was dialled as well.
+    pub hedged: Counter,
+    /// From the start of an exchange to the start of the attempt that was answered, of rescued
+    /// requests.
+    pub rescue_wait_micros: Counter,
+    /// The longest of them; control sets it back.
+    pub rescue_wait_most_micros: AtomicU64,
 }
 
 /// Why a request could safely be sent to another endpoint.
@@ -198,15 +212,18 @@ pub enum Proof {
     NotSent,
     /// The endpoint's kernel acknowledged none of it (TCP_INFO), so nobody can have read it.
     NotRead,
-    /// The method is idempotent (RFC 9110 section 9.2.2) and no response byte had come.
+    /// The method is idempotent (RFC 9110 section 9.2.2) and nothing of an answer was passed on.
     Idempotent,
+    /// It carries an `Idempotency-Key` and its route says that the endpoints heed it.
+    IdempotencyKey,
 }
 
 impl Proof {
-    pub const ALL: [(Self, &'static str); 3] = [
+    pub const ALL: [(Self, &'static str); 4] = [
         (Self::NotSent, "not_sent"),
         (Self::NotRead, "not_read"),
         (Self::Idempotent, "idempotent"),
+        (Self::IdempotencyKey, "idempotency_key"),
     ];
 }
 
@@ -227,10 +244,12 @@ pub enum Loss {
     Cut,
     /// The endpoint's answer was not HTTP, or ambiguous.
     Malformed,
+    /// The endpoint answered 502, 503 or 504, which was passed on.
+    EndpointError,
 }
 
 impl Loss {
-    pub const ALL: [(Self, &'static str); 7] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::NotIdempotent, "not_idempotent"),
         (Self::BodyGone, "body_gone"),
         (Self::Attempts, "attempts"),
@@ -238,6 +257,7 @@ impl Loss {
         (Self::Timeout, "timeout"),
         (Self::Cut, "cut"),
         (Self::Malformed, "malformed"),
+        (Self::EndpointError, "endpoint_error"),
     ];
 }
 
@@ -314,7 +334,11 @@ impl RouteCounters {
 
 impl ServiceCounters {
     pub fn new(workers: usize) -> Self {
-        Self { workers: PerWorker::new(workers) }
+        Self {
+            workers: PerWorker::new(workers),
+            holding: AtomicU32::new(0),
+            first_elsewhere: AtomicU64::new(0),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn pool(name: &str, endpoints: &[&str]) -> Arc<Pool> {
         name: name.into(),
         min_healthy: 1,
         health_check: Some(check()),
-        upstream: Upstream { tls, max_requests: 1024 },
+        upstream: Upstream { tls, max_requests: 1024, warm: 0 },
         endpoints: endpoints.iter().map(|name| endpoint(name, 1)).collect(),
     })
 }
@@ -44,9 +44,12 @@ pub(crate) fn service_of(name: &str, when_none: WhenNone, pools: Vec<Arc<Pool>>)
         name: name.into(),
         balance: Balance::RoundRobin,
         failover: Failover {
-            failback: Failback::Auto { stable_for: Duration::from_secs(300) },
+            failback: Failback::Auto { stable_for: Duration::from_secs(300), ramp: Duration::ZERO },
             when_none,
+            hold: <_>::default(),
+            sessions: <_>::default(),
         },
+        outlier_errors: Some(5),
         retries: Retries { attempts: 2, budget: 0.2 },
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
@@ -59,8 +62,12 @@ pub(crate) fn service_of(name: &str, when_none: WhenNone, pools: Vec<Arc<Pool>>)
 }
 
 pub(crate) fn listener(name: &str, bind: &str, services: &[u32]) -> Arc<Listener> {
-    let route =
-        |service: &u32| Route { hosts: Vec::new(), path_prefix: "/".into(), service: *service };
+    let route = |service: &u32| Route {
+        hosts: Vec::new(),
+        path_prefix: "/".into(),
+        service: *service,
+        idempotency_key: false,
+    };
     Arc::new(Listener {
         name: name.into(),
         bind: bind.parse().unwrap(),
@@ -93,6 +100,8 @@ pub(crate) fn config(listeners: Vec<Arc<Listener>>, services: Vec<Arc<Service>>)
             workers: None,
             lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
+            state_file: None,
+            history_file: None,
         },
         logging: Logging { level: Level::Info, format: LogFormat::Text, access_log: None },
         listeners,

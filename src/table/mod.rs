@@ -8,6 +8,7 @@ pub mod counters;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod history;
+pub mod live;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +22,7 @@ use crate::route::Routes;
 
 use counters::{EndpointCounters, ListenerCounters, RouteCounters, ServiceCounters};
 use history::History;
+use live::Live;
 
 /// What all workers read. Cloning copies pointers only.
 #[derive(Debug, Clone)]
@@ -84,8 +86,30 @@ pub struct Service {
     pub order: Box<[usize]>,
     /// No pool is available: requests go out unverified, or are answered with 503.
     pub none_available: bool,
+    /// A part of new requests that goes to another pool first: a ramp or a drill.
+    pub share: Option<Share>,
     pub counters: Arc<ServiceCounters>,
     pub history: Arc<History>,
+}
+
+/// A part of a service's new requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Index of the pool they go to first.
+    pub pool: usize,
+    /// 0..=1000 of a thousand.
+    pub permille: u16,
+}
+
+/// What the operator ordered for an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Mode {
+    #[default]
+    Active,
+    /// No new requests; what is in flight finishes.
+    Drain,
+    /// No new requests, and sessions are closed at once.
+    Off,
 }
 
 #[derive(Debug)]
@@ -96,7 +120,10 @@ pub struct Pool {
     pub verdicts: Box<[Verdict]>,
     /// How each verdict came about, at the same index.
     pub details: Box<[Detail]>,
-    /// Endpoints that may be picked: those not down; all of them where the service tries all.
+    /// What the operator ordered, at the same index.
+    pub modes: Box<[Mode]>,
+    /// Endpoints that may be picked: active ones not down; all active ones where the service tries
+    /// all.
     pub candidates: Candidates,
     /// At least `min_healthy` endpoints are up.
     pub available: bool,
@@ -122,6 +149,7 @@ pub struct Endpoint {
     pub config: Arc<config::Endpoint>,
     /// Requests in flight, all workers together.
     in_flight: AtomicU32,
+    pub live: Live,
     pub counters: EndpointCounters,
 }
 
@@ -167,7 +195,8 @@ impl Endpoint {
         workers: usize,
     ) -> Self {
         let counters = EndpointCounters::new(workers);
-        Self { id, service, pool, config, in_flight: AtomicU32::new(0), counters }
+        let in_flight = AtomicU32::new(0);
+        Self { id, service, pool, config, in_flight, live: Live::default(), counters }
     }
 
     pub fn in_flight(&self) -> u32 {

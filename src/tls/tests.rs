@@ -81,7 +81,7 @@ fn pool(tls: UpstreamTls) -> Arc<Pool> {
         name: "hot".into(),
         min_healthy: 1,
         health_check: None,
-        upstream: config::Upstream { tls, max_requests: 1024 },
+        upstream: config::Upstream { tls, max_requests: 1024, warm: 0 },
         endpoints: vec![Arc::new(config::Endpoint {
             name: "127.0.0.1:443".into(),
             scheme: Scheme::Https,
@@ -94,7 +94,12 @@ fn pool(tls: UpstreamTls) -> Arc<Pool> {
 
 fn config(listeners: Vec<Arc<Listener>>, upstream: &[&UpstreamTls]) -> Config {
     let failback = config::Failback::Manual;
-    let failover = config::Failover { failback, when_none: config::WhenNone::TryAll };
+    let failover = config::Failover {
+        failback,
+        when_none: config::WhenNone::TryAll,
+        hold: <_>::default(),
+        sessions: <_>::default(),
+    };
     Config {
         admin: config::Admin {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -106,6 +111,8 @@ fn config(listeners: Vec<Arc<Listener>>, upstream: &[&UpstreamTls]) -> Config {
             workers: None,
             lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
+            state_file: None,
+            history_file: None,
         },
         logging: config::Logging {
             level: config::Level::Info,
@@ -117,6 +124,7 @@ fn config(listeners: Vec<Arc<Listener>>, upstream: &[&UpstreamTls]) -> Config {
             name: "app".into(),
             balance: config::Balance::RoundRobin,
             failover,
+            outlier_errors: Some(5),
             retries: config::Retries { attempts: 2, budget: 0.2 },
             timeouts: config::Timeouts {
                 connect: Duration::from_secs(1),

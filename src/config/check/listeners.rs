@@ -173,7 +173,12 @@ fn redirect(table: &Table<'_>) -> bool {
 }
 
 fn routes(table: &Table<'_>, known: &Known<'_, '_>, redirect: bool) -> Vec<Route> {
-    let everything = |service| Route { hosts: Vec::new(), path_prefix: "/".into(), service };
+    let everything = |service| Route {
+        hosts: Vec::new(),
+        path_prefix: "/".into(),
+        service,
+        idempotency_key: false,
+    };
     let whole = table.get("service").and_then(|item| service(&item, known)).map(everything);
     let items = table.get("routes").and_then(|item| item.list()).unwrap_or_default();
     let mut taken = HashMap::new();
@@ -202,6 +207,7 @@ fn route(item: &Item<'_>, known: &Known<'_, '_>, taken: &mut Taken) -> Option<Ro
         .into_iter()
         .filter_map(|item| Some((item.parse(names::host_pattern)?, item)))
         .collect();
+    let idempotency_key = idempotency_key(&table, known, service).unwrap_or(false);
     let path_prefix = prefix?;
     if hosts.is_empty() && !table.has("hosts") {
         take(taken, None, &path_prefix, &table.item);
@@ -210,7 +216,26 @@ fn route(item: &Item<'_>, known: &Known<'_, '_>, taken: &mut Taken) -> Option<Ro
         take(taken, Some(host.clone()), &path_prefix, item);
     }
     let hosts = hosts.into_iter().map(|(host, _)| host).collect();
-    Some(Route { hosts, path_prefix, service: service? })
+    Some(Route { hosts, path_prefix, service: service?, idempotency_key })
+}
+
+fn idempotency_key(table: &Table<'_>, known: &Known<'_, '_>, service: Option<u32>) -> Option<bool> {
+    let item = table.get("idempotency_key")?;
+    let wanted = item.flag()?;
+    let read = service.and_then(|index| known.services.get(usize::try_from(index).ok()?));
+    let service = read.and_then(|read| read.service.as_ref());
+    if let (true, Some(service)) = (wanted, service)
+        && service.retries.attempts == 0
+    {
+        item.warn(
+            format!(
+                "`idempotency_key` has no effect: `retries.attempts` of {} is 0",
+                quote(&service.name)
+            ),
+            "raise `retries.attempts` of the service, or remove `idempotency_key`",
+        );
+    }
+    Some(wanted)
 }
 
 /// Reports a host and prefix that an earlier route has: this one would never be reached.
