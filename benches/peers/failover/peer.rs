@@ -112,6 +112,24 @@ impl Peer {
         proxy.wait_serving();
     }
 
+    /// The same with a state file in the rig's directory; itself where there is no such thing.
+    pub(crate) fn remembering(&self, rig: &Rig) -> (Self, Option<String>) {
+        if self.program != Program::Standfast {
+            return (self.clone(), None);
+        }
+        let file = rig.dir().join("state.json");
+        let extra = format!("process: {{ state_file: {} }}\n", file.display());
+        let remembering = Self { extra, ..self.clone() };
+        let (_, command) = remembering.prepare(rig);
+        // The same file for `check` as for `run`: a build that knows no state file refuses it.
+        let config: Vec<_> = command.get_args().skip(2).collect();
+        let checked = Command::new(&self.path).args(["check", "-c"]).args(config).output();
+        if checked.is_ok_and(|output| output.status.success()) {
+            return (remembering, None);
+        }
+        (self.clone(), Some("without a state file, which this build refuses".to_owned()))
+    }
+
     fn standfast_config(&self, rig: &Rig) -> String {
         format!("{}{}", self.extra, rig.config())
     }

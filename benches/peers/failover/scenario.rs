@@ -146,6 +146,11 @@ impl Scenario {
     /// One proxy, one fault, once.
     pub(crate) fn run(self, peer: &Peer, args: &Args) -> Run {
         let mut rig = Rig::new();
+        let (peer, note) = match self {
+            Self::Restarts => peer.remembering(&rig),
+            _ => (peer.clone(), None),
+        };
+        let peer = &peer;
         let mut proxy = peer.start(&rig);
         let watch = (peer.program == Program::Standfast).then(|| proxy.watch(rig.origin()));
         let load = rig.load(Plan {
@@ -158,6 +163,7 @@ impl Scenario {
         let calm = rig.now();
         rig.run_for(seconds(args.healthy));
         let mut struck = self.strike(&mut rig, &mut proxy, peer, args);
+        struck.notes.extend(note);
         let report = rig.finish(load);
         let moves = watch.map(|watch| watch.moves());
         if self == Self::Restarts {

@@ -2,7 +2,8 @@
 //! told, and writes down every request that reaches it.
 //!
 //! `/r/NUMBER` is a request of the load: GET is answered at once, POST after 5 ms. `/bad/NUMBER` is
-//! answered with 500. `/ws` becomes a WebSocket. `/healthz` is what probes ask for, and `/ready` what the rig itself asks for.
+//! answered with 500. `/ws` becomes a WebSocket. `/healthz` is what probes ask for, and `/ready` what
+//! the rig itself asks for.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! One endpoint: a real NGINX as the ingress, in a network namespace of its own.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::space::{Nursery, Space};
+use super::wait;
 
 /// Where the application of an endpoint listens, in the endpoint's own namespace.
 pub const APP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9000);
@@ -52,10 +53,13 @@ impl Endpoint {
         }
     }
 
-    /// Waits for the end of an ingress that was killed.
+    /// Waits for the end of an ingress that was killed, its worker included.
     pub fn reap(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.wait().unwrap();
+            // The worker is not our child, but nobody listens once it is gone.
+            let refused = || TcpStream::connect(self.address).is_err().then_some(());
+            self.space.within(|| wait("the ingress is gone", refused));
         }
     }
 
@@ -66,8 +70,10 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
-        self.reap();
+        if let Some(child) = &mut self.child {
+            let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+            let _ = child.wait();
+        }
     }
 }
 

@@ -42,6 +42,7 @@
     reason = "a harness shared by test binaries and a bench; its failures are theirs"
 )]
 
+pub mod answer;
 pub mod app;
 pub mod endpoint;
 pub mod load;
@@ -268,6 +269,11 @@ services:
     pub fn finish(&self, load: Load) -> Report {
         let samples = load.end();
         Report::new(samples, self.app.deliveries())
+    }
+
+    /// GET from the proxy's namespace, on a connection of its own: status and body.
+    pub fn get(&self, address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+        self.front.within(|| proxy::get(address, path))
     }
 
     /// Opens WebSockets through the proxy; returns once all are open.
