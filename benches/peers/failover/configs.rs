@@ -206,11 +206,13 @@ static_resources:
     }
 }
 
-const ENVOY_CHECKS: &str = "timeout: 0.1s, interval: 0.1s, no_traffic_interval: 0.1s, \
+const ENVOY_CHECKS: &str = "timeout: 0.25s, interval: 0.1s, no_traffic_interval: 0.1s, \
     unhealthy_interval: 0.1s, unhealthy_threshold: 2, healthy_threshold: 2,";
 
-/// 500 ejects nobody: one bad URI must not.
-const ENVOY_CLUSTER: &str = "    common_lb_config: { healthy_panic_threshold: { value: 0 } }
+/// 500 ejects nobody: one bad URI must not. Without the merge window of zero Envoy sits on a change
+/// of health for up to a second; a good probe does not bring back who answers users with 503.
+const ENVOY_CLUSTER: &str =
+    "    common_lb_config: { healthy_panic_threshold: { value: 0 }, update_merge_window: 0s }
     circuit_breakers:
       thresholds:
       - max_connections: 10000
@@ -219,7 +221,7 @@ const ENVOY_CLUSTER: &str = "    common_lb_config: { healthy_panic_threshold: { 
         max_retries: 10000
     outlier_detection:
       split_external_local_origin_errors: true
-      consecutive_local_origin_failure: 1
+      consecutive_local_origin_failure: 3
       enforcing_consecutive_local_origin_failure: 100
       consecutive_gateway_failure: 3
       enforcing_consecutive_gateway_failure: 100
@@ -227,8 +229,10 @@ const ENVOY_CLUSTER: &str = "    common_lb_config: { healthy_panic_threshold: { 
       enforcing_success_rate: 0
       enforcing_local_origin_success_rate: 0
       interval: 0.1s
-      base_ejection_time: 5s
-      max_ejection_percent: 100";
+      base_ejection_time: 1s
+      max_ejection_time: 2s
+      max_ejection_percent: 100
+      successful_active_health_check_uneject_host: false";
 
 const ENVOY_ROUTES: &str = "\
 - { match: { prefix: /ws }, route: { cluster: app, timeout: 0s } }

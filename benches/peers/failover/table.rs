@@ -77,12 +77,15 @@ fn details(out: &mut String, runs: &[Run], failures: &[String]) {
         count => writeln!(
             out,
             "\nDISTURBED: in {count} of {} runs the client itself was more than {LATE} ms late \
-             (99.9 %), for want of a CPU; their tails are worth little: {}.",
+             (99.9 %), for want of a CPU; their tails are worth little: {}{}.",
             runs.len(),
-            disturbed.join(", ")
+            disturbed[..count.min(NAMED)].join(", "),
+            if count > NAMED { ", …" } else { "" }
         ),
     };
 }
 
+/// How many disturbed runs are named.
+const NAMED: usize = 6;
 /// Milliseconds above which a run was disturbed.
 const LATE: f64 = 5.0;
