@@ -289,5 +289,9 @@ fn version(program: Program, path: &Path) -> Result<String> {
     let output = output.map_err(|error| format!("cannot run {}: {error}", path.display()))?;
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown");
-    Ok(line.trim().to_owned())
+    // Envoy puts its path before the version.
+    Ok(match line.split_once("version: ") {
+        Some((_, version)) if program == Program::Envoy => format!("Envoy {}", version.trim()),
+        _ => line.trim().to_owned(),
+    })
 }

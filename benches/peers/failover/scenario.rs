@@ -137,9 +137,9 @@ impl Scenario {
             Self::BadUri | Self::Paused | Self::Isolated | Self::Switch => {
                 Required { lost_post: Some(0), moves: Some(false), ..none }
             }
-            Self::Reloads | Self::Restarts => {
-                Required { lost_post: Some(0), moves: Some(true), ..none }
-            }
+            Self::Reloads => Required { lost_post: Some(0), moves: Some(true), ..none },
+            // What a kill -9 of the proxy cuts is lost with any of them.
+            Self::Restarts => Required { moves: Some(true), ..Required::default() },
         }
     }
 
@@ -166,12 +166,17 @@ impl Scenario {
         struck.notes.extend(note);
         let report = rig.finish(load);
         let moves = watch.map(|watch| watch.moves());
-        if self == Self::Restarts {
-            let count = report.delivered_to(Pool::Hot, struck.from);
-            struck.notes.push(format!("{count} requests reached hot after a restart"));
-        }
         let first = struck.success.and_then(|(pool, since)| self.first(&report, pool, since));
-        Run::new(self, peer, calm, &struck, first, &report, moves)
+        let mut run = Run::new(self, peer, calm, &struck, first, &report, moves);
+        let to_hot = report.delivered_to(Pool::Hot, struck.from);
+        if self == Self::Restarts && to_hot > 0 {
+            run.missed.push(format!("{to_hot} requests reached hot after a restart"));
+        }
+        let moves = run.moves.as_ref().map_or(0, Vec::len);
+        if self == Self::Flap && moves > 1 {
+            run.missed.push(format!("moved {moves} times"));
+        }
+        run
     }
 
     /// Of a request due after the fault; or, where nobody could answer, of any request.

@@ -32,18 +32,21 @@ pub(crate) fn markdown(peers: &[Peer], runs: &[Run], failures: &[String]) -> Str
         let title = if run.fault == fault { "" } else { run.title.as_str() };
         fault = &run.fault;
         let figures = &run.struck;
+        let answered = figures.by_hot + figures.by_standby > 0;
+        let latencies = if answered {
+            format!("{:.1} | {:.1} | {:.0}", figures.p99, figures.p999, figures.max)
+        } else {
+            "– | – | –".to_owned()
+        };
         let _ = writeln!(
             out,
-            "| {title} | {} | {} | {} | {} | {} | {} | {:.1} | {:.1} | {:.0} | {:.1} | {} | {} |",
+            "| {title} | {} | {} | {} | {} | {} | {} | {latencies} | {:.1} | {} | {} |",
             run.peer,
             figures.lost_get,
             figures.lost_post,
             figures.twice_post,
             run.first_success_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1}")),
             run.movement(),
-            figures.p99,
-            figures.p999,
-            figures.max,
             run.healthy.p999,
             figures.twice_get,
             if run.missed.is_empty() { "nothing".to_owned() } else { run.missed.join(", ") },
