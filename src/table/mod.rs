@@ -67,6 +67,8 @@ pub struct ListenerId(pub u32);
 pub struct Target {
     /// Index into [`Table::services`].
     pub service: u32,
+    /// A request with an `Idempotency-Key` may be sent again whatever its method.
+    pub idempotency_key: bool,
     /// Shared by all routes of one listener to one service.
     pub counters: Arc<RouteCounters>,
 }
@@ -88,7 +90,8 @@ pub struct Service {
     pub none_available: bool,
     /// A part of new requests that goes to another pool first: a ramp or a drill.
     pub share: Option<Share>,
-    /// The machine as it stood when the table was built: holds, trouble, and what is due, for views.
+    /// The machine as it stood when the table was built: holds, trouble, and what is due; for
+    /// views.
     pub failover: failover::State,
     pub counters: Arc<ServiceCounters>,
     pub history: Arc<History>,
