@@ -11,6 +11,7 @@ use super::deadline::Ticket;
 use super::local::{Local, Snapshot};
 use super::pick::{self, Tried};
 use super::pump::Broken;
+use super::sessions;
 use crate::http1::{Method, Response};
 use crate::retry::{self, Decision, Facts, Progress};
 use crate::stream::Stream;
@@ -98,6 +99,10 @@ pub struct Call {
     pub body_timeout: Duration,
     /// The endpoint's connection stands at the border of two messages.
     pub reusable: bool,
+    /// The endpoint switched protocols, and what it sent behind its answer.
+    pub rest: Option<Buffer>,
+    /// Then, the connection itself.
+    pub switched: Option<(Lease, Buffer)>,
 }
 
 /// How a request ended.
@@ -149,7 +154,12 @@ async fn attempts<C: Client>(
         match outcome {
             Outcome::Ended(ended) => {
                 report(local, call, &lease, ended);
+                if let Some(rest) = call.rest.take() {
+                    call.switched = Some((lease, rest));
+                    return ended;
+                }
                 let clean = ended == Ended::Answered && call.reusable && client.upload().done;
+                let clean = clean && !sessions::is_left(local, lease.chosen());
                 if clean && response.keep_alive() && !local.draining.get() {
                     lease.give_back(local, response.keep_alive_timeout());
                 }

@@ -9,6 +9,7 @@ pub mod counters;
 pub(crate) mod fixture;
 pub mod history;
 pub mod live;
+pub mod ready;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
