@@ -257,6 +257,62 @@ fn reset_by_the_endpoint_is_told_as_a_restart_where_a_frame_may_stand() {
 }
 
 #[test]
+fn handshake_that_an_endpoint_does_not_answer_is_rescued() {
+    let hot = Ward::serving(|conn| {
+        conn.head_only();
+        None
+    });
+    let stage = Stage::with("{ close_after: 1h, spread: 0s }", "", hot, Ward::echoing());
+    Socket::open(stage.bind).assert_echo("on standby");
+    assert_eq!(stage.proxy.metrics().sum("standfast_requests_lost_total", &[]), 0.0);
+    stage.proxy.stop();
+}
+
+fn read_exact(socket: &mut Socket, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let mut at = 0;
+    while at < length {
+        match socket.0.read(&mut bytes[at..]).unwrap() {
+            0 => panic!("the end after {at} of {length} bytes"),
+            count => at += count,
+        }
+    }
+    bytes
+}
+
+#[test]
+fn frame_under_way_may_end_before_the_close_and_one_that_does_not_is_reset() {
+    let (go, wait) = channel();
+    let wait: Mutex<Receiver<()>> = Mutex::new(wait);
+    let hot = Ward::serving(move |conn| {
+        if websocket::accept(conn) {
+            let first = websocket::receive(conn).unwrap();
+            let frame = websocket::frame(BINARY, &[5; 1000], None);
+            conn.send(&frame[..500]);
+            if first.payload == b"ends" && wait.lock().unwrap().recv().is_ok() {
+                conn.send(&frame[500..]);
+            }
+            conn.until_closed();
+        }
+        None
+    });
+    let stage = Stage::with("{ close_after: 0s, spread: 0s }", "", hot, Ward::echoing());
+    let mut sockets = stage.open(2);
+    for (socket, word) in sockets.iter_mut().zip(["ends", "never"]) {
+        socket.send(TEXT, word.as_bytes());
+        read_exact(socket, 500);
+    }
+    stage.switch("standby");
+    go.send(()).unwrap();
+    assert_eq!(read_exact(&mut sockets[0], 504), [5; 504], "the rest of the frame");
+    assert_eq!(sockets[0].receive().close().0, 1012);
+    let error = sockets[1].try_receive().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    drop(go);
+    stage.proxy.stop();
+}
+
+#[test]
 fn forced_move_tells_every_websocket_of_the_pool_at_once() {
     let stage = Stage::new("{ close_after: 1h, spread: 0s }");
     let mut sockets = stage.open(200);

@@ -58,6 +58,10 @@ impl Closing {
 
     const OFF: Self =
         Self { why: SessionEnd::Off, tunnels: Window::AT_ONCE, downloads: Some(Window::AT_ONCE) };
+
+    /// For a session that begins while the process stops.
+    pub const TOO_LATE: Self =
+        Self { why: SessionEnd::Drain, tunnels: Window::AT_ONCE, downloads: None };
 }
 
 /// What the step from `before` to `now` means for the sessions at each endpoint of `before`.

@@ -97,12 +97,17 @@ impl Session {
 pub fn begin(local: &Local, ticket: &Ticket, kind: Kind, chosen: &Chosen) {
     let id = chosen.endpoint().id;
     ticket.session().on.set(Some((kind, id)));
-    // It may have been on its way while the service moved.
+    // It may have been on its way while the service moved, or since the process began to stop.
     let seen = local.seen();
-    if chosen.table.version < seen.version
-        && let Some(fate) = fate::fates(&chosen.table, &seen).get(&id)
-    {
-        ticket.session().meet(*fate, now_millis(), local.random());
+    let fate = if local.draining.get() {
+        Some(Fate::Closes(Closing::TOO_LATE))
+    } else if chosen.table.version < seen.version {
+        fate::fates(&chosen.table, &seen).get(&id).copied()
+    } else {
+        None
+    };
+    if let Some(fate) = fate {
+        ticket.session().meet(fate, now_millis(), local.random());
         ticket.session_changed();
     }
 }

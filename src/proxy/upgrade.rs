@@ -154,6 +154,8 @@ impl Tunnel {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         match end {
             SessionEnd::Peer | SessionEnd::Timeout => {}
+            // The client has been told of the end already.
+            _ if self.down.done => {}
             _ => self.say_goodbye(end).await,
         }
         self.report(end);
