@@ -24,7 +24,7 @@ use crate::health::{Failure, Observation, Verdict, schedule};
 use crate::probe::{Outcome, Report};
 use crate::table::counters::ProbeCells;
 use crate::table::history::{History, Moved};
-use crate::table::live::Sighting;
+use crate::table::live::{Doubt, Sighting};
 use crate::table::{Service, build};
 
 pub use effects::{Effects, World};
@@ -192,6 +192,10 @@ impl<E: Effects> Control<E> {
             let pool = &table.services[place.service].pools[place.pool];
             let endpoint = &pool.endpoints[place.endpoint];
             count(&endpoint.counters.probes, &outcome, heard.flip.map(|flip| flip.0.to), now);
+            if observation == &Observation::Success {
+                // It takes connections and answers.
+                endpoint.live.clear(Doubt::Silent);
+            }
             if let Some(check) = check_at(&table.config, place) {
                 let _ = next.send(schedule::next_delay(&heard.state, check, self.random.u64(..)));
             }

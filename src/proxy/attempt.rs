@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::buffer::Buffer;
 use super::deadline::{Fired, Ticket};
-use super::exchange::{Call, Client, Ended};
+use super::exchange::{self, Call, Client, Ended};
 use super::local::Local;
 use super::pump::Broken;
 use super::sessions::{self, Kind};
-use crate::http1::{Limits, Method, Parsed, Response};
+use crate::http1::{Body, Limits, Method, Parsed, Response};
 use crate::retry::Progress;
 use crate::stream::Stream;
 use crate::sys;
@@ -20,6 +20,9 @@ use crate::upstream::lease::Lease;
 /// How an attempt ended.
 pub enum Outcome {
     Ended(Ended),
+    /// The endpoint answered with a gateway error, which is dropped: `call.next` says where the
+    /// request goes instead.
+    Elsewhere,
     /// Nothing of an answer reached the client.
     Failed {
         error: UpstreamError,
@@ -56,6 +59,7 @@ pub async fn run<C: Client>(
         buffer: Buffer::default(),
         response,
         method: call.method,
+        harmless: call.is_harmless(),
         body_timeout: call.body_timeout,
         response_header: timeouts.response_header,
         uploading: true,
@@ -68,6 +72,12 @@ pub async fn run<C: Client>(
     let outcome = match head {
         Ok(length) => {
             call.status = attempt.response.status();
+            if exchange::heard(local, &*attempt.client, call, &chosen, call.status) {
+                call.reusable = attempt.is_whole(length);
+                attempt.buffer.release(&local.store);
+                lease.connection.written += client.upload().wire_bytes;
+                return Outcome::Elsewhere;
+            }
             call.first_byte = call.wants_times.then(crate::clock::now);
             sessions::begin(local, ticket, Kind::Download, &chosen);
             attempt.begin_download(length, timeouts.idle);
@@ -100,6 +110,8 @@ struct Attempt<'a, C> {
     buffer: Buffer,
     response: &'a mut Response,
     method: Method,
+    /// It may be sent again though it may have been processed.
+    harmless: bool,
     body_timeout: Duration,
     response_header: Duration,
     uploading: bool,
@@ -145,7 +157,7 @@ impl<C: Client> Attempt<'_, C> {
     }
 
     fn may_move(&self) -> bool {
-        self.method.is_idempotent() && self.client.upload().may_replay
+        self.harmless && self.client.upload().may_replay
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
@@ -224,6 +236,17 @@ impl<C: Client> Attempt<'_, C> {
         self.informational += 1;
         self.buffer.consume(length);
         Poll::Ready(Ok(()))
+    }
+
+    /// Both messages are over, and the answer to be dropped is in the buffer whole.
+    fn is_whole(&self, head: usize) -> bool {
+        let body = self.buffer.len() - head;
+        let whole = match self.response.body() {
+            Body::Empty => body == 0,
+            Body::Length(length) => body as u64 == length,
+            Body::Chunked | Body::UntilClose => false,
+        };
+        whole && self.client.upload().done
     }
 
     fn begin_download(&mut self, length: usize, idle: Duration) {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::buffer::Store;
 use super::deadline::Registry;
@@ -40,6 +40,9 @@ pub struct Local {
     pub access_log: RefCell<Option<access_log::Sink>>,
     /// The process is stopping: no connection is kept.
     pub draining: Cell<bool>,
+    /// Something changed that a request with nowhere to go may have waited for: the table, or an
+    /// endpoint that is trusted again.
+    pub relief: Notify,
     sightings: mpsc::Sender<Sighting>,
     reader: RefCell<Reader>,
     snapshot: RefCell<Snapshot>,
@@ -68,6 +71,7 @@ impl Local {
             rng: RefCell::new(fastrand::Rng::new()),
             access_log: RefCell::new(access_log),
             draining: Cell::new(false),
+            relief: Notify::new(),
             sightings,
             reader: RefCell::new(reader),
             snapshot: RefCell::new(Rc::clone(&table)),
@@ -118,6 +122,7 @@ impl Local {
     /// of them, and idle connections are dropped to endpoints that are down or not served from any
     /// more. Looks only at the services that changed.
     pub fn table_changed(&self) {
+        self.relief.notify_waiters();
         let table = self.table();
         let before = self.seen.replace(Rc::clone(&table));
         let fates = fate::fates(&before, &table);
