@@ -14,6 +14,7 @@ use super::buffer::Store;
 use super::deadline::Registry;
 use super::fate::{self, Fate};
 use super::sessions;
+use super::waiting::Waiting;
 use crate::clock;
 use crate::current::Reader;
 use crate::health::Verdict;
@@ -33,6 +34,7 @@ pub struct Local {
     pub worker: usize,
     pub certificates: Arc<Certificates>,
     pub registry: Rc<Registry>,
+    pub waiting: Waiting,
     pub store: Store,
     pub idle: RefCell<Idle>,
     pub warm: Warm,
@@ -65,6 +67,7 @@ impl Local {
             worker,
             certificates,
             registry: Rc::new(Registry::default()),
+            waiting: Waiting::default(),
             store: Store::default(),
             idle: RefCell::new(Idle::default()),
             warm: Warm::default(),

@@ -11,7 +11,7 @@ use super::idle::Connection;
 use crate::clock;
 use crate::config::Scheme;
 use crate::health::Verdict;
-use crate::proxy::local::Local;
+use crate::proxy::local::{Local, Snapshot};
 use crate::table::counters::UpstreamError;
 use crate::table::live::Seen;
 use crate::table::{EndpointId, Mode, Pool, Service, Table};
@@ -126,7 +126,7 @@ impl Warm {
 
 /// Opens one. That it cannot be opened says nothing against the endpoint, unless it is refused,
 /// which has control look.
-async fn open(local: Rc<Local>, table: crate::proxy::local::Snapshot, place: Place) {
+async fn open(local: Rc<Local>, table: Snapshot, place: Place) {
     let service = &table.services[place.service];
     let pool = &service.pools[place.pool];
     let endpoint = &pool.endpoints[place.endpoint];
@@ -135,8 +135,10 @@ async fn open(local: Rc<Local>, table: crate::proxy::local::Snapshot, place: Pla
         Scheme::Https => Some((&pool.config.upstream.tls, endpoint.config.host.as_str())),
     };
     let dial = Dial { address: endpoint.config.address, tls };
+    let began = clock::now();
     let opened = connect::open(dial, &local.certificates, service.config.timeouts.connect).await;
-    let now = clock::now().as_millis() as u64;
+    let took = clock::now().saturating_sub(began);
+    let now = (began + took).as_millis() as u64;
     local.warm.ended(endpoint.id, opened.is_ok(), now);
     let cells = endpoint.counters.workers.of(local.worker);
     match opened {
@@ -144,6 +146,7 @@ async fn open(local: Rc<Local>, table: crate::proxy::local::Snapshot, place: Pla
         Ok(_) if !still_serves(&local, endpoint.id) => {}
         Ok(stream) => {
             cells.connects.increment();
+            endpoint.live.connected(took);
             let connection = Connection { stream, written: 0 };
             local.idle.borrow_mut().put_first(endpoint.id, connection, now + renewal(service));
         }
