@@ -62,6 +62,11 @@ impl Budget {
         self.tokens = (self.tokens + share).min(Self::MOST);
     }
 
+    /// The next retry could be paid.
+    pub fn can_spend(&self) -> bool {
+        self.tokens >= 1.0
+    }
+
     fn spend(&mut self) -> bool {
         let may = self.tokens >= 1.0;
         if may {

@@ -182,7 +182,7 @@ impl<E: Effects> Control<E> {
         let table = self.current.load();
         let mut due = BTreeMap::new();
         let mut lines = Vec::new();
-        for Report { id, outcome, next } in std::mem::take(&mut self.batch) {
+        for Report { id, outcome, next, .. } in std::mem::take(&mut self.batch) {
             let Outcome { observation, detail, .. } = &outcome;
             // To drop `next` ends the probes of an endpoint that is gone.
             let Some(heard) = self.memory.hear(&table.config, id, *observation, detail, now) else {
@@ -196,7 +196,9 @@ impl<E: Effects> Control<E> {
                 // It takes connections and answers.
                 endpoint.live.clear(Doubt::Silent);
             }
-            if let Some(check) = check_at(&table.config, place) {
+            if let Some(check) = check_at(&table.config, place)
+                && let Some(next) = next
+            {
                 let _ = next.send(schedule::next_delay(&heard.state, check, self.random.u64(..)));
             }
             if heard.due {

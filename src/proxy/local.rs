@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::buffer::Store;
 use super::deadline::Registry;
+use super::waiting::Waiting;
 use crate::clock;
 use crate::current::Reader;
 use crate::health::Verdict;
@@ -30,6 +31,7 @@ pub struct Local {
     pub worker: usize,
     pub certificates: Arc<Certificates>,
     pub registry: Rc<Registry>,
+    pub waiting: Waiting,
     pub store: Store,
     pub idle: RefCell<Idle>,
     pub rng: RefCell<fastrand::Rng>,
@@ -61,6 +63,7 @@ impl Local {
             worker,
             certificates,
             registry: Rc::new(Registry::default()),
+            waiting: Waiting::default(),
             store: Store::default(),
             idle: RefCell::new(Idle::default()),
             rng: RefCell::new(fastrand::Rng::new()),
