@@ -555,6 +555,7 @@ fn publish_share(rig: &Rig, share: Share) {
     let service = rig.service();
     let shared = table::Service {
         config: Arc::clone(&service.config),
+        failover: service.failover.clone(),
         pools: service.pools.clone(),
         order: service.order.clone(),
         counters: Arc::clone(&service.counters),

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::Deps;
 use super::reply::{self, Reply};
 use crate::config::check::{Diagnostic, Severity};
-use crate::control::Event;
+use crate::control::{Event, SwitchOrder};
 use crate::table::Table;
 
 /// How long control may take to carry out an order; a reload resolves names and reads files.
@@ -102,7 +102,8 @@ pub(super) async fn switch(service: String, body: &[u8], deps: &Deps) -> Reply {
     }
     let (sender, receiver) = oneshot::channel();
     let Switch { to, reason, .. } = wanted;
-    let event = Event::Switch { service: service.clone(), to: to.clone(), reason, reply: sender };
+    let wanted = SwitchOrder { to: to.clone(), reason, hold: false, force: false };
+    let event = Event::Switch { service: service.clone(), order: wanted, reply: sender };
     match order(deps, event, receiver).await {
         Err(reply) => reply,
         Ok(Ok(outcome)) => {

@@ -13,7 +13,7 @@ use super::ready::{Phase, Readiness};
 use super::*;
 use crate::config::Secret;
 use crate::config::check::{Diagnostic, Severity};
-use crate::control::{Event, Reloaded};
+use crate::control::{Event, Reloaded, SwitchOrder};
 use crate::observe::fixture;
 use crate::table::build;
 
@@ -216,7 +216,9 @@ fn a_reload_answers_with_its_changes_or_with_the_diagnostics() {
 }
 
 fn switches(event: Event) {
-    let Event::Switch { service, to, reason, reply } = event else { panic!("{event:?}") };
+    let Event::Switch { service, order: SwitchOrder { to, reason, .. }, reply } = event else {
+        panic!("{event:?}")
+    };
     let answer = match &*reason {
         "refuse" => Err("the pool is not available".to_owned()),
         reason => Ok(format!("{service} → {to}: {reason}")),

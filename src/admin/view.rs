@@ -209,6 +209,7 @@ fn why(service: &table::Service) -> String {
         (Cause::Failback, _) => "available again for long enough".to_owned(),
         (Cause::Manual, Some(last)) => format!("ordered: {}", last.reason),
         (Cause::Manual, None) => "ordered".to_owned(),
+        (Cause::Drill, _) => "a drill".to_owned(),
         (Cause::Removed, _) => "the pool that served was removed from the configuration".to_owned(),
     }
 }

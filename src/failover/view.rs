@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Cause;
 use crate::health::{self, Verdict};
 
 /// A pool, summed up from the verdicts of its endpoints.
@@ -10,45 +11,65 @@ pub struct PoolView {
     pub up: u32,
     pub unknown: u32,
     pub down: u32,
+    /// Endpoints an operator drains or has turned off: they count for nothing.
+    pub off: u32,
     /// Endpoints that must be up, at least 1.
     pub min_healthy: u32,
     /// The first evidence against the pool: the oldest failure of the runs of failures that cost it
-    /// its last healthy endpoints. None unless it is lost.
+    /// its last healthy endpoints. None unless it is lost, or if an operator's order cost it.
     pub first_failure: Option<Duration>,
+    /// Every down endpoint has failed in a probe that began at this time or later.
+    pub failed_anew: Option<Duration>,
+    /// `min_healthy` endpoints that are up have succeeded in a probe that began at this time or
+    /// later.
+    pub proved: Option<Duration>,
 }
 
 impl PoolView {
-    /// Sums up a pool. `window`: failures that began no longer than this before the decisive one
-    /// belong to the same event; an endpoint that has been dead for days is not the first evidence
-    /// of what happened just now.
+    /// Sums up a pool of endpoints, each with whether it is active. `window`: failures that began
+    /// no longer than this before the decisive one belong to the same event; an endpoint that has
+    /// been dead for days is not the first evidence of what happened just now.
     pub fn of<'a>(
         min_healthy: u32,
         window: Duration,
-        endpoints: impl IntoIterator<Item = &'a health::State>,
+        endpoints: impl IntoIterator<Item = (&'a health::State, bool)>,
     ) -> Self {
         let mut view = Self { min_healthy, ..Self::default() };
-        let mut failures = Vec::new();
-        for endpoint in endpoints {
+        let (mut failures, mut successes) = (Vec::new(), Vec::new());
+        for (endpoint, active) in endpoints {
             match endpoint.verdict {
-                Verdict::Up => view.up += 1,
+                _ if !active => view.off += 1,
+                Verdict::Up => {
+                    view.up += 1;
+                    successes.extend(endpoint.last_success);
+                }
                 Verdict::Unknown => view.unknown += 1,
                 Verdict::Down => {
                     view.down += 1;
-                    // A down endpoint that has begun to succeed has no run of failures any more.
                     failures.push(endpoint.first_failure.unwrap_or(endpoint.since));
+                    let failed = endpoint.last_failure.map_or(endpoint.since, |(began, _)| began);
+                    view.failed_anew = Some(view.failed_anew.map_or(failed, |at| at.min(failed)));
                 }
             }
         }
+        successes.sort_unstable();
+        let newest = successes.len().checked_sub(min_healthy.max(1) as usize);
+        view.proved = newest.and_then(|index| successes.get(index).copied());
         if view.lost() {
             failures.sort_unstable();
-            let spare = (view.up + view.unknown + view.down).saturating_sub(min_healthy);
-            let decisive = failures.get(spare as usize).copied();
+            let spare = view.total().saturating_sub(min_healthy);
+            let decisive = failures.get(spare as usize).or_else(|| failures.last()).copied();
             view.first_failure = decisive.and_then(|decisive| {
                 let start = decisive.saturating_sub(window);
                 failures.iter().copied().find(|failure| *failure >= start)
             });
         }
         view
+    }
+
+    /// Endpoints that are not off.
+    pub fn total(&self) -> u32 {
+        self.up + self.unknown + self.down
     }
 
     /// Enough endpoints are known to be up.
@@ -60,6 +81,29 @@ impl PoolView {
     /// evidence is not evidence.
     pub fn lost(&self) -> bool {
         self.up.saturating_add(self.unknown) < self.min_healthy
+    }
+
+    /// The pool has succeeded since `evidence` against another one began.
+    pub fn proved_since(&self, evidence: Option<Duration>) -> bool {
+        evidence.is_none_or(|evidence| self.proved.is_some_and(|proved| proved > evidence))
+    }
+
+    /// Whether health or an operator's order cost the pool its endpoints.
+    pub fn cause_of_loss(&self) -> Cause {
+        let ordered = self.off > 0 && self.up + self.unknown + self.off >= self.min_healthy;
+        if ordered { Cause::Manual } else { Cause::Health }
+    }
+
+    /// The part of its endpoints that is up, those off included, in thousandths.
+    pub fn share_up(&self) -> u32 {
+        (self.up * 1000).checked_div(self.total() + self.off).unwrap_or(0)
+    }
+
+    /// `0 of 2 endpoints up, needs 1`.
+    pub fn shortage(&self) -> String {
+        let Self { up, min_healthy, off, .. } = self;
+        let off = if *off > 0 { format!(" ({off} drained or off)") } else { String::new() };
+        format!("{up} of {} endpoints up{off}, needs {min_healthy}", self.total() + self.off)
     }
 }
 
@@ -83,7 +127,8 @@ mod tests {
                 None => endpoint(Verdict::Up, None),
             })
             .collect();
-        let view = PoolView::of(min_healthy, Duration::from_secs(2), &states);
+        let states = states.iter().map(|state| (state, true));
+        let view = PoolView::of(min_healthy, Duration::from_secs(2), states);
         view.first_failure.map(|at| at.as_secs())
     }
 
@@ -99,7 +144,7 @@ mod tests {
     #[test]
     fn unknown_endpoints_neither_make_a_pool_available_nor_lose_it() {
         let states = [endpoint(Verdict::Unknown, None), endpoint(Verdict::Down, Some(1))];
-        let view = PoolView::of(1, Duration::ZERO, &states);
+        let view = PoolView::of(1, Duration::ZERO, states.iter().map(|state| (state, true)));
         assert!(!view.available() && !view.lost(), "{view:?}");
         assert_eq!((view.up, view.unknown, view.down), (0, 1, 1));
     }

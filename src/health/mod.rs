@@ -5,4 +5,4 @@
 pub mod schedule;
 pub mod verdict;
 
-pub use verdict::{Failure, Flip, Observation, State, Thresholds, Verdict};
+pub use verdict::{CALM, Failure, Flip, Observation, State, Thresholds, Verdict};

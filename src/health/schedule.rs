@@ -55,7 +55,7 @@ mod tests {
     fn after(observations: &[Observation]) -> State {
         observations.iter().fold(State::default(), |state, observation| {
             let thresholds = Thresholds { unhealthy: 3, healthy: 2 };
-            state.step(*observation, Duration::ZERO, thresholds).0
+            state.step(*observation, Duration::ZERO, Duration::ZERO, thresholds).0
         })
     }
 

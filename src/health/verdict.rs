@@ -1,7 +1,20 @@
 //! ● One endpoint's verdict: state × observation × now → state, and a flip where it changed.
+//!
+//! One rule takes an endpoint down: `unhealthy` failures with never [`CALM`] successes in a row
+//! between them. A run of failures is the plain case of it; every third probe that fails is found
+//! as well (the leaky counter of gdnsd).
 
 use std::fmt;
 use std::time::Duration;
+
+/// Successes in a row after which earlier failures are forgotten, and which an endpoint that failed
+/// now and then must show before it is up again.
+pub const CALM: u32 = 5;
+
+/// How long errors of live traffic bar an endpoint the first time; doubled each further time.
+pub const BAR: Duration = Duration::from_secs(10);
+/// The longest bar.
+pub const BAR_MOST: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Verdict {
@@ -11,11 +24,16 @@ pub enum Verdict {
     Down,
 }
 
-/// The result of a probe, or later of live traffic.
+/// What was seen of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Observation {
+    /// A probe succeeded.
     Success,
+    /// A probe failed, or live traffic met what no client can cause: a connection that was refused,
+    /// found no way, or failed in its TLS handshake.
     Failure(Failure),
+    /// Live traffic got gateway errors in a row that another endpoint would not have given.
+    Errors,
     /// Our own fault (no descriptor, no port, a late timer): never evidence against an endpoint.
     SelfFault,
 }
@@ -30,7 +48,7 @@ pub enum Failure {
     Tls,
     /// An HTTP status outside of what is expected.
     Status(u16),
-    /// The body or a header was not as expected.
+    /// The body or a header was not as expected: another cluster may answer there.
     Content,
     /// The answer was not HTTP.
     Malformed,
@@ -38,7 +56,7 @@ pub enum Failure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
-    /// Failures in a row until down, at least 1.
+    /// Failures until down, at least 1.
     pub unhealthy: u32,
     /// Successes in a row until up, at least 1.
     pub healthy: u32,
@@ -48,16 +66,27 @@ pub struct Thresholds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct State {
     pub verdict: Verdict,
-    /// Observations in a row of the same kind, the last one included.
+    /// Successes in a row, the last observation included.
     pub successes: u32,
+    /// Failures with never [`CALM`] successes in a row between them; while up.
     pub failures: u32,
+    /// The last observation was a failure.
+    pub failing: bool,
+    /// It failed now and then, or was barred: up again only after [`CALM`] successes.
+    pub wary: bool,
+    /// Successes of probes that began before this do not count.
+    pub barred_until: Option<Duration>,
+    /// Times it was barred without ten quiet minutes between.
+    pub bars: u32,
     /// When the verdict was reached.
     pub since: Duration,
     /// The first success of the present run of successes.
     pub first_success: Option<Duration>,
-    /// The first failure of the present run of failures.
+    /// The first of the failures counted.
     pub first_failure: Option<Duration>,
+    /// When the newest probe that succeeded began: what it proves holds from then on.
     pub last_success: Option<Duration>,
+    /// When the newest failure was seen to begin.
     pub last_failure: Option<(Duration, Failure)>,
 }
 
@@ -66,29 +95,31 @@ pub struct State {
 pub struct Flip {
     pub from: Verdict,
     pub to: Verdict,
-    /// The first observation of the run that led here.
+    /// The first observation that led here.
     pub first_evidence: Duration,
 }
 
 impl State {
-    /// Folds one observation.
+    /// Folds one observation of a probe (or connection) that `began` no later than `now`.
     ///
-    /// From unknown, one success is enough for up (traffic flows there anyway); the full
-    /// `unhealthy` run is needed for down.
+    /// From unknown, one success is enough for up (traffic flows there anyway); all `unhealthy`
+    /// failures are needed for down.
     pub fn step(
         self,
         observation: Observation,
+        began: Duration,
         now: Duration,
         thresholds: Thresholds,
     ) -> (Self, Option<Flip>) {
         match observation {
-            Observation::Success => self.succeeded(now, thresholds),
-            Observation::Failure(failure) => self.failed(failure, now, thresholds),
+            Observation::Success => self.succeeded(began, now, thresholds),
+            Observation::Failure(failure) => self.failed(failure, began, now, thresholds),
+            Observation::Errors => self.barred(now),
             Observation::SelfFault => (self, None),
         }
     }
 
-    /// The last observations disagree with the verdict, or there is no verdict yet.
+    /// The verdict is not settled: it is asked more often.
     pub fn in_doubt(&self) -> bool {
         match self.verdict {
             Verdict::Unknown => true,
@@ -97,53 +128,99 @@ impl State {
         }
     }
 
-    fn succeeded(self, now: Duration, thresholds: Thresholds) -> (Self, Option<Flip>) {
+    fn succeeded(
+        self,
+        began: Duration,
+        now: Duration,
+        thresholds: Thresholds,
+    ) -> (Self, Option<Flip>) {
+        if self.barred_until.is_some_and(|until| began < until) {
+            return (Self { last_success: Some(began), failing: false, ..self }, None);
+        }
         let first = self.first_success.unwrap_or(now);
+        let successes = self.successes.saturating_add(1);
+        let calm = successes >= CALM;
         let state = Self {
-            successes: self.successes.saturating_add(1),
-            failures: 0,
+            successes,
+            failures: if calm { 0 } else { self.failures },
+            failing: false,
+            wary: self.wary && !(calm && self.verdict == Verdict::Up),
             first_success: Some(first),
-            first_failure: None,
-            last_success: Some(now),
+            first_failure: self.first_failure.filter(|_| !calm && self.failures > 0),
+            last_success: Some(began),
             ..self
         };
         let needed = match self.verdict {
-            Verdict::Unknown => 1,
-            Verdict::Up | Verdict::Down => thresholds.healthy,
+            Verdict::Unknown if self.barred_until.is_none() => 1,
+            _ if self.wary => thresholds.healthy.max(CALM),
+            _ => thresholds.healthy,
         };
-        state.reached(Verdict::Up, state.successes >= needed, first, now)
+        if state.verdict == Verdict::Up || successes < needed {
+            return (state, None);
+        }
+        // An endpoint that comes back starts anew; one nothing was known of has its failures still.
+        let known = self.verdict == Verdict::Down;
+        let state = Self {
+            failures: if known { 0 } else { state.failures },
+            first_failure: state.first_failure.filter(|_| !known),
+            wary: false,
+            barred_until: None,
+            ..state
+        };
+        state.flip(Verdict::Up, first, now)
     }
 
     fn failed(
         self,
         failure: Failure,
+        began: Duration,
         now: Duration,
         thresholds: Thresholds,
     ) -> (Self, Option<Flip>) {
         let first = self.first_failure.unwrap_or(now);
+        // Whether the failures so far stood in a row decides how it may come back.
+        let in_a_row = self.failures == 0 || self.failing;
         let state = Self {
             successes: 0,
             failures: self.failures.saturating_add(1),
+            failing: true,
+            wary: self.wary || (self.verdict != Verdict::Down && !in_a_row),
             first_success: None,
             first_failure: Some(first),
-            last_failure: Some((now, failure)),
+            last_failure: Some((began, failure)),
             ..self
         };
-        state.reached(Verdict::Down, state.failures >= thresholds.unhealthy, first, now)
+        if self.verdict == Verdict::Down || state.failures < thresholds.unhealthy {
+            return (state, None);
+        }
+        state.flip(Verdict::Down, first, now)
     }
 
-    fn reached(
-        self,
-        verdict: Verdict,
-        enough: bool,
-        first_evidence: Duration,
-        now: Duration,
-    ) -> (Self, Option<Flip>) {
-        if !enough || self.verdict == verdict {
+    fn barred(self, now: Duration) -> (Self, Option<Flip>) {
+        if self.verdict == Verdict::Down {
             return (self, None);
         }
-        let flip = Flip { from: self.verdict, to: verdict, first_evidence };
-        (Self { verdict, since: now, ..self }, Some(flip))
+        let quiet = now.saturating_sub(self.since) > BAR_MOST * 2;
+        let bars = if quiet { 1 } else { self.bars.saturating_add(1) };
+        let time = BAR.saturating_mul(1 << (bars - 1).min(10)).min(BAR_MOST);
+        let first = self.first_failure.unwrap_or(now);
+        let state = Self {
+            successes: 0,
+            failing: true,
+            wary: true,
+            bars,
+            barred_until: Some(now.saturating_add(time)),
+            first_success: None,
+            first_failure: Some(first),
+            last_failure: Some((now, Failure::Status(503))),
+            ..self
+        };
+        state.flip(Verdict::Down, first, now)
+    }
+
+    fn flip(self, to: Verdict, first_evidence: Duration, now: Duration) -> (Self, Option<Flip>) {
+        let flip = Flip { from: self.verdict, to, first_evidence };
+        (Self { verdict: to, since: now, ..self }, Some(flip))
     }
 }
 
@@ -158,149 +235,5 @@ impl fmt::Display for Verdict {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const REFUSED: Observation = Observation::Failure(Failure::Refused);
-
-    fn thresholds() -> impl Strategy<Value = Thresholds> {
-        (1..=6u32, 1..=6u32).prop_map(|(unhealthy, healthy)| Thresholds { unhealthy, healthy })
-    }
-
-    fn observation() -> impl Strategy<Value = Observation> {
-        prop_oneof![
-            Just(Observation::Success),
-            Just(REFUSED),
-            Just(Observation::Failure(Failure::Timeout)),
-            Just(Observation::SelfFault),
-        ]
-    }
-
-    /// One observation a second.
-    fn run(mut state: State, observations: &[Observation], thresholds: Thresholds) -> State {
-        for (second, observation) in (1..).zip(observations) {
-            (state, _) = state.step(*observation, Duration::from_secs(second), thresholds);
-        }
-        state
-    }
-
-    proptest! {
-        #[test]
-        fn a_full_run_settles_any_state(
-            thresholds in thresholds(),
-            past in prop::collection::vec(observation(), 0..40),
-        ) {
-            let state = run(State::default(), &past, thresholds);
-            let failures = vec![REFUSED; thresholds.unhealthy as usize];
-            prop_assert_eq!(run(state, &failures, thresholds).verdict, Verdict::Down);
-            let successes = vec![Observation::Success; thresholds.healthy as usize];
-            prop_assert_eq!(run(state, &successes, thresholds).verdict, Verdict::Up);
-        }
-
-        #[test]
-        fn a_verdict_flips_only_after_a_full_run_of_evidence(
-            thresholds in thresholds(),
-            past in prop::collection::vec(observation(), 0..200),
-        ) {
-            let mut state = State::default();
-            let mut counted = Vec::new();
-            for (second, observation) in (1..).zip(past) {
-                let now = Duration::from_secs(second);
-                let before = state;
-                let flip;
-                (state, flip) = state.step(observation, now, thresholds);
-                if observation != Observation::SelfFault {
-                    counted.push((observation == Observation::Success, now));
-                }
-                prop_assert_eq!(flip.is_some(), before.verdict != state.verdict);
-                let Some(flip) = flip else { continue };
-                prop_assert_eq!((flip.from, flip.to), (before.verdict, state.verdict));
-                prop_assert_eq!(state.since, now);
-                let needed = match (flip.from, flip.to) {
-                    (Verdict::Unknown, Verdict::Up) => 1,
-                    (_, Verdict::Up) => thresholds.healthy,
-                    _ => thresholds.unhealthy,
-                };
-                let run: Vec<_> = counted
-                    .iter()
-                    .rev()
-                    .take_while(|(good, _)| *good == (flip.to == Verdict::Up))
-                    .collect();
-                prop_assert_eq!(run.len(), needed as usize);
-                prop_assert_eq!(flip.first_evidence, run[run.len() - 1].1);
-            }
-        }
-
-        #[test]
-        fn our_own_fault_changes_nothing(
-            thresholds in thresholds(),
-            past in prop::collection::vec(observation(), 0..40),
-        ) {
-            let state = run(State::default(), &past, thresholds);
-            let after = state.step(Observation::SelfFault, Duration::from_secs(99), thresholds);
-            prop_assert_eq!(after, (state, None));
-        }
-    }
-
-    /// What of a state decides its future: the verdict, and the runs as far as they count.
-    fn essence(state: State, thresholds: Thresholds) -> (Verdict, u32, u32) {
-        let Thresholds { unhealthy, healthy } = thresholds;
-        (state.verdict, state.successes.min(healthy), state.failures.min(unhealthy))
-    }
-
-    #[test]
-    fn every_reachable_state_keeps_the_rules() {
-        for (unhealthy, healthy) in (1..=5).flat_map(|u| (1..=5).map(move |h| (u, h))) {
-            let thresholds = Thresholds { unhealthy, healthy };
-            let mut seen = HashSet::new();
-            let mut open = vec![State::default()];
-            while let Some(state) = open.pop() {
-                if !seen.insert(essence(state, thresholds)) {
-                    continue;
-                }
-                assert!(state.successes == 0 || state.failures == 0, "{state:?}");
-                assert_eq!(state.first_failure.is_some(), state.failures > 0, "{state:?}");
-                assert_eq!(state.first_success.is_some(), state.successes > 0, "{state:?}");
-                assert!(state.verdict == Verdict::Down || state.failures < unhealthy, "{state:?}");
-                assert!(state.verdict == Verdict::Up || state.successes < healthy, "{state:?}");
-                for observation in [Observation::Success, REFUSED, Observation::SelfFault] {
-                    let (next, _) = state.step(observation, Duration::from_secs(1), thresholds);
-                    assert!(
-                        next.verdict != Verdict::Unknown || state.verdict == Verdict::Unknown,
-                        "{state:?} forgot its verdict"
-                    );
-                    open.push(next);
-                }
-            }
-            // Unknown with 0..u failures; up with 1..=h successes or 1..u failures; down with 1..=u
-            // failures or 1..h successes (only u failures where one success ends it).
-            let down = if healthy == 1 { 1 } else { unhealthy + healthy - 1 };
-            assert_eq!(seen.len() as u32, unhealthy + (healthy + unhealthy - 1) + down);
-        }
-    }
-
-    #[test]
-    fn doubt_lasts_from_the_first_contradiction_to_the_flip() {
-        let thresholds = Thresholds { unhealthy: 3, healthy: 2 };
-        let story = [
-            (Observation::Success, Verdict::Up, false),
-            (REFUSED, Verdict::Up, true),
-            (REFUSED, Verdict::Up, true),
-            (REFUSED, Verdict::Down, false),
-            (Observation::Success, Verdict::Down, true),
-            (REFUSED, Verdict::Down, false),
-            (Observation::Success, Verdict::Down, true),
-            (Observation::Success, Verdict::Up, false),
-        ];
-        let mut state = State::default();
-        assert!(state.in_doubt());
-        for (second, (observation, verdict, doubt)) in (1..).zip(story) {
-            (state, _) = state.step(observation, Duration::from_secs(second), thresholds);
-            assert_eq!((state.verdict, state.in_doubt()), (verdict, doubt), "second {second}");
-        }
-    }
-}
+#[path = "verdict_tests.rs"]
+mod tests;

@@ -1,9 +1,11 @@
 //! ● What a service remembers of its moves: counted by from, to and cause, the last one in full.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::failover::Cause;
+use crate::failover::record::KEPT;
+use crate::failover::{Cause, Record};
 
 /// Moves of one service since the process started. Survives reloads.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -12,6 +14,8 @@ pub struct History {
     /// First evidence → switched, of moves forced by health.
     pub detection: Detection,
     pub last: Option<Moved>,
+    /// In full, the newest last; [`KEPT`] at the most.
+    pub records: VecDeque<Arc<Record>>,
 }
 
 /// How often a service moved between two pools for one cause.
@@ -61,6 +65,18 @@ impl Detection {
 }
 
 impl History {
+    /// Adds a record, or replaces the one of the same id.
+    pub fn keep(&mut self, record: Arc<Record>) {
+        match self.records.iter_mut().rev().find(|kept| kept.id == record.id) {
+            Some(kept) => *kept = record,
+            None => {
+                self.records.push_back(record);
+                let over = self.records.len().saturating_sub(KEPT);
+                self.records.drain(..over);
+            }
+        }
+    }
+
     /// Adds a move.
     pub fn record(&mut self, moved: Moved) {
         if moved.cause == Cause::Health {

@@ -10,7 +10,7 @@ use crate::admin::view::{Failover, Probe};
 use crate::admin::{Admin, Deps, bind};
 use crate::config::Secret;
 use crate::config::check::{Diagnostic, Severity};
-use crate::control::{Event, Reloaded};
+use crate::control::{Event, Reloaded, SwitchOrder};
 use crate::current::Current;
 use crate::observe::fixture;
 use crate::table::build;
@@ -69,7 +69,7 @@ fn carry_out(event: Event) {
             reply.send(Ok(Reloaded { generation: 2, changes, warnings: Vec::new() })).unwrap();
         }
         Event::Reload { reply: Some(reply), .. } => reply.send(Err(vec![diagnostic()])).unwrap(),
-        Event::Switch { service, to, reason, reply } => {
+        Event::Switch { service, order: SwitchOrder { to, reason, .. }, reply } => {
             reply.send(Ok(format!("{service} now served by {to}: {reason}"))).unwrap();
         }
         other => panic!("not expected: {other:?}"),

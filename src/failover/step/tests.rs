@@ -4,16 +4,47 @@ use super::*;
 use crate::health::{self, Verdict};
 
 const STABLE_FOR: Duration = Duration::from_secs(300);
-const AUTO: Settings = Settings { failback_after: Some(STABLE_FOR) };
-const MANUAL: Settings = Settings { failback_after: None };
+const AUTO: Settings =
+    Settings { failback: Failback::Auto { stable_for: STABLE_FOR, ramp: Duration::ZERO } };
+const RAMPED: Settings =
+    Settings { failback: Failback::Auto { stable_for: STABLE_FOR, ramp: Duration::from_secs(60) } };
+const MANUAL: Settings = Settings { failback: Failback::Manual };
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// Lost pools since second 1, available ones proved ever since.
 fn view(up: u32, unknown: u32, down: u32) -> PoolView {
     let first_failure = (up + unknown == 0).then_some(secs(1));
-    PoolView { up, unknown, down, min_healthy: 1, first_failure }
+    let proved = (up > 0).then_some(secs(1_000_000));
+    let failed_anew = (down > 0).then_some(secs(1));
+    PoolView {
+        up,
+        unknown,
+        down,
+        min_healthy: 1,
+        first_failure,
+        failed_anew,
+        proved,
+        ..PoolView::default()
+    }
+}
+
+fn lost_since(first_failure: u64, failed_anew: u64) -> PoolView {
+    PoolView {
+        first_failure: Some(secs(first_failure)),
+        failed_anew: Some(secs(failed_anew)),
+        ..DOWN()
+    }
+}
+
+fn proved_at(second: u64) -> PoolView {
+    PoolView { proved: Some(secs(second)), ..UP() }
+}
+
+fn to(pool: usize) -> Order {
+    Order { to: pool, hold: false, force: false, cause: Cause::Manual }
 }
 
 const UP: fn() -> PoolView = || view(2, 0, 0);
@@ -66,18 +97,19 @@ fn of_two_pools_due_the_one_of_higher_priority_takes_over() {
 
 #[test]
 fn with_both_dead_the_service_stays_and_the_first_to_return_takes_over() {
-    let both = State::start(2, secs(0)).step(&[DOWN(), DOWN()], AUTO, secs(2));
+    let late = lost_since(9, 9);
+    let both = State::start(2, secs(0)).step(&[DOWN(), late], AUTO, secs(10));
     assert!(both.state.none_available && both.moved.is_none());
-    let standby = both.state.step(&[DOWN(), UP()], AUTO, secs(3));
+    let standby = both.state.step(&[DOWN(), UP()], AUTO, secs(13));
     assert_eq!((standby.state.serving, standby.state.none_available), (1, false));
-    let hot = both.state.step(&[UP(), DOWN()], AUTO, secs(3));
+    let hot = both.state.step(&[UP(), DOWN()], AUTO, secs(13));
     assert_eq!((hot.state.serving, hot.state.none_available, hot.moved), (0, false, None));
 }
 
 #[test]
 fn an_operators_move_stands_until_health_forces_another() {
     let start = State::start(2, secs(0));
-    let (state, moved) = start.switch(1, &[UP(), UP()], secs(5)).unwrap();
+    let (state, moved) = start.switch(to(1), &[UP(), UP()], secs(5)).unwrap();
     assert_eq!(moved.map(|m| (m.to, m.cause)), Some((1, Cause::Manual)));
     let much_later = state.step(&[UP(), UP()], AUTO, secs(100_000));
     assert_eq!((much_later.moved, much_later.wake), (None, None));
@@ -87,19 +119,17 @@ fn an_operators_move_stands_until_health_forces_another() {
 
 #[test]
 fn an_order_to_a_pool_that_is_not_available_is_refused_with_the_numbers() {
-    let refusal = State::start(2, secs(0)).switch(1, &[UP(), DOWN()], secs(5)).unwrap_err();
+    let refusal = State::start(2, secs(0)).switch(to(1), &[UP(), DOWN()], secs(5)).unwrap_err();
     assert_eq!(refusal.to_string(), "the pool is not available: 0 of 2 endpoints up, needs 1");
-    assert!(State::start(2, secs(0)).switch(1, &[UP(), UNKNOWN()], secs(5)).is_err());
-    assert_eq!(
-        State::start(2, secs(0)).switch(2, &[UP(), UP()], secs(5)),
-        Err(Refusal::NoSuchPool)
-    );
+    assert!(State::start(2, secs(0)).switch(to(1), &[UP(), UNKNOWN()], secs(5)).is_err());
+    let nowhere = State::start(2, secs(0)).switch(to(2), &[UP(), UP()], secs(5));
+    assert_eq!(nowhere.unwrap_err(), Refusal::NoSuchPool);
 }
 
 #[test]
 fn an_order_to_the_pool_that_serves_changes_nothing() {
-    let state = State::start(2, secs(0));
-    assert_eq!(state.switch(0, &[DOWN(), UP()], secs(5)), Ok((state.clone(), None)));
+    let (state, moved) = State::start(2, secs(0)).switch(to(0), &[DOWN(), UP()], secs(5)).unwrap();
+    assert_eq!((state.serving, state.since, moved), (0, secs(0), None));
 }
 
 #[test]
@@ -130,6 +160,130 @@ fn availability_counted_before_a_reload_counts_after_it() {
     assert_eq!(carried.step(&[UP(), UP()], AUTO, secs(250)).wake, Some(secs(60)));
 }
 
+#[test]
+fn lost_pool_is_left_only_for_one_that_succeeded_after_the_evidence_began() {
+    let start = State::start(2, secs(0));
+    let waiting = start.step(&[lost_since(100, 101), proved_at(100)], AUTO, secs(102));
+    assert_eq!(waiting.moved, None);
+    assert_eq!(waiting.state.trouble, Some(Trouble::Unproved { to: 1 }));
+    assert!(waiting.state.is_anxious() && !waiting.state.none_available);
+    let proved = waiting.state.step(&[lost_since(100, 101), proved_at(101)], AUTO, secs(102));
+    assert_eq!(proved.state.serving, 1);
+    let third = [lost_since(100, 101), proved_at(99), proved_at(101)];
+    let step = State::start(3, secs(0)).step(&third, AUTO, secs(102));
+    assert_eq!(step.state.serving, 2, "one that has proved itself goes before one that has not");
+}
+
+#[test]
+fn when_all_goes_dark_at_once_nothing_moves_until_the_serving_pool_fails_in_the_light() {
+    let start = State::start(2, secs(0));
+    let dark = start.step(&[lost_since(100, 103), lost_since(101, 103)], AUTO, secs(103));
+    assert!(dark.state.none_available && dark.state.dark == Some(true));
+    let light = dark.state.step(&[lost_since(100, 103), proved_at(110)], AUTO, secs(110));
+    assert_eq!((light.moved, light.state.trouble), (None, Some(Trouble::Unsure)));
+    assert!(light.state.is_anxious());
+    let back = light.state.step(&[UP(), proved_at(110)], AUTO, secs(111));
+    assert_eq!((back.state.serving, back.state.light), (0, None), "it was us who heard nothing");
+    let anew = light.state.step(&[lost_since(100, 111), proved_at(110)], AUTO, secs(111));
+    assert_eq!(anew.state.serving, 1, "it is dead indeed");
+}
+
+#[test]
+fn hold_keeps_the_service_even_on_a_lost_pool_until_it_is_released() {
+    let order = Order { hold: true, ..to(1) };
+    let (held, _) = State::start(2, secs(0)).switch(order, &[UP(), UP()], secs(5)).unwrap();
+    let lost = held.step(&[UP(), DOWN()], AUTO, secs(10));
+    assert_eq!((lost.moved, lost.state.trouble), (None, Some(Trouble::Held)));
+    let released = lost.state.released().step(&[UP(), DOWN()], AUTO, secs(11));
+    assert_eq!(released.state.serving, 0);
+    let kept = held.step(&[UP(), UP()], AUTO, secs(9_000));
+    assert_eq!((kept.moved, kept.wake), (None, None));
+    let free = kept.state.released().step(&[UP(), UP()], AUTO, secs(9_001));
+    assert_eq!(free.state.serving, 0, "failback decides again");
+}
+
+#[test]
+fn order_to_a_worse_pool_is_refused_unless_forced() {
+    let start = State::start(2, secs(0));
+    let worse = PoolView { up: 1, down: 1, ..UP() };
+    let refusal = start.switch(to(1), &[UP(), worse], secs(5)).unwrap_err();
+    let said = "that would be worse: 1 of 2 endpoints up there, 2 of 2 where it is";
+    assert_eq!(refusal.to_string(), said);
+    for target in [worse, DOWN()] {
+        let forced = Order { force: true, ..to(1) };
+        assert_eq!(start.switch(forced, &[UP(), target], secs(5)).unwrap().0.serving, 1);
+    }
+    assert!(start.switch(to(1), &[DOWN(), worse], secs(5)).is_ok(), "better than nothing");
+}
+
+#[test]
+fn return_by_degrees_ends_in_a_move_and_is_broken_off_when_the_pool_fails() {
+    let moved = State::start(2, secs(0)).step(&[DOWN(), UP()], RAMPED, secs(2)).state;
+    let back = moved.step(&[UP(), UP()], RAMPED, secs(10)).state;
+    let begun = back.step(&[UP(), UP()], RAMPED, secs(310));
+    assert_eq!((begun.moved, begun.state.share(secs(310))), (None, Some((0, 10))));
+    assert_eq!(begun.wake, Some(secs(15)));
+    let half = begun.state.step(&[UP(), UP()], RAMPED, secs(355));
+    assert_eq!((half.state.serving, half.state.share(secs(355))), (1, Some((0, 500))));
+    let done = half.state.step(&[UP(), UP()], RAMPED, secs(370));
+    assert_eq!((done.state.serving, done.state.cause), (0, Cause::Failback));
+    assert_eq!(done.state.share(secs(370)), None);
+    let failed = half.state.step(&[DOWN(), UP()], RAMPED, secs(356));
+    assert_eq!((failed.state.serving, failed.state.ramp), (1, None));
+    let later = failed.state.step(&[UP(), UP()], RAMPED, secs(360));
+    assert_eq!(later.wake, Some(STABLE_FOR), "its stability begins anew");
+    // What the tally says counts likewise.
+    let broken = half.state.broken_off(secs(356)).step(&[UP(), UP()], RAMPED, secs(356));
+    assert_eq!((broken.state.ramp, broken.wake), (None, Some(STABLE_FOR)));
+    assert!(broken.state.penalties[0].value(secs(356)) > 1000.0);
+}
+
+#[test]
+fn loss_of_the_serving_pool_during_a_return_moves_to_the_returning_one() {
+    let moved = State::start(2, secs(0)).step(&[DOWN(), UP()], RAMPED, secs(2)).state;
+    let back = moved.step(&[UP(), UP()], RAMPED, secs(10)).state;
+    let begun = back.step(&[UP(), UP()], RAMPED, secs(310)).state;
+    let lost = begun.step(&[UP(), DOWN()], RAMPED, secs(311));
+    assert_eq!((lost.state.serving, lost.state.cause), (0, Cause::Health));
+    assert_eq!(lost.state.ramp, None);
+}
+
+/// A pool that is up and down in turns for four hours: how often the service moves.
+fn moves_in_four_hours(up: u64, down: u64) -> (usize, usize) {
+    let (mut state, mut forced, mut returned) = (State::start(2, secs(0)), 0, 0);
+    for second in 0..4 * 3600 {
+        let hot = if second % (up + down) < up { UP() } else { lost_since(second, second) };
+        let step = state.step(&[hot, UP()], AUTO, secs(second));
+        match step.moved.as_ref().map(|moved| moved.cause) {
+            Some(Cause::Health) => forced += 1,
+            Some(_) => returned += 1,
+            None => {}
+        }
+        state = step.state;
+    }
+    (forced, returned)
+}
+
+#[test]
+fn flapping_pool_is_returned_to_seldom_and_left_whenever_it_fails() {
+    assert_eq!(moves_in_four_hours(5, 5), (1, 0));
+    assert_eq!(moves_in_four_hours(60, 60), (1, 0));
+    assert_eq!(moves_in_four_hours(45, 5), (1, 0));
+    let (forced, returned) = moves_in_four_hours(400, 20);
+    assert!(returned <= 4 && forced == returned + 1, "{forced} {returned}");
+    let (forced, returned) = moves_in_four_hours(900, 30);
+    assert!(returned <= 4 && forced == returned + 1, "{forced} {returned}");
+}
+
+#[test]
+fn endpoints_turned_off_by_an_operator_move_the_service_by_his_order() {
+    let off = PoolView { up: 0, off: 2, proved: None, ..UP() };
+    let step = State::start(2, secs(0)).step(&[off, UP()], AUTO, secs(9));
+    assert_eq!((step.state.serving, step.state.cause), (1, Cause::Manual));
+    assert_eq!(step.moved.unwrap().first_evidence, secs(9));
+    assert_eq!(off.shortage(), "0 of 2 endpoints up (2 drained or off), needs 1");
+}
+
 /// What must hold after any step, whatever came before it.
 fn assert_sound(before: &State, views: &[PoolView], settings: Settings, now: Duration) -> Step {
     let step = before.step(views, settings, now);
@@ -139,9 +293,15 @@ fn assert_sound(before: &State, views: &[PoolView], settings: Settings, now: Dur
     assert_eq!(moved.is_some(), state.serving != before.serving, "{}", context());
     let someone = views.iter().any(PoolView::available);
     let lost_before = views[before.serving].lost();
-    // I24 and Live1: a lost pool is left in the same step, or it is said that nobody can serve.
+    // I24 and Live1: a lost pool is left in the same step, or it is said why not.
     assert_eq!(state.none_available, lost_before && !someone, "{}", context());
-    assert!(!views[state.serving].lost() || state.none_available, "{}", context());
+    assert_eq!(views[state.serving].lost(), state.trouble.is_some(), "{}", context());
+    let evidence = views[before.serving].first_failure;
+    let proved = |v: &PoolView| v.available() && v.proved_since(evidence);
+    let must = lost_before && !before.held && state.light.is_none();
+    assert!(!must || !views.iter().any(proved) || moved.is_some(), "{}", context());
+    // I18: held, nothing moves by itself.
+    assert!(!before.held || moved.is_none(), "{}", context());
     if let Some(moved) = moved {
         assert_eq!((moved.from, moved.to), (before.serving, state.serving), "{}", context());
         assert_eq!((state.cause, state.since), (moved.cause, now), "{}", context());
@@ -149,11 +309,17 @@ fn assert_sound(before: &State, views: &[PoolView], settings: Settings, now: Dur
         assert!(moved.first_evidence <= moved.decided, "{}", context());
         match moved.cause {
             // I2 and I7: forced only away from a pool that evidence says is lost.
-            Cause::Health => assert!(lost_before, "{}", context()),
+            // I26: the target proved itself after the evidence began.
+            Cause::Health | Cause::Manual => {
+                assert!(lost_before && proved(&views[moved.to]), "{}", context());
+            }
             Cause::Failback => {
                 assert!(!lost_before && moved.to < moved.from, "{}", context());
-                assert!(settings.failback_after.is_some(), "{}", context());
-                assert!(before.cause != Cause::Manual, "{}", context());
+                assert!(settings.failback != Failback::Manual, "{}", context());
+                assert!(!before.stands && !before.held, "{}", context());
+                // I3: no return soon after another move, and not more than four a day.
+                assert!(before.since + secs(60) <= now, "{}", context());
+                assert!(state.returns.len() <= 4, "{}", context());
             }
             _ => panic!("a step has no other causes\n{}", context()),
         }
@@ -163,7 +329,9 @@ fn assert_sound(before: &State, views: &[PoolView], settings: Settings, now: Dur
     // Asking again at the wake, with nothing changed, moves; asking before it does not.
     if let Some(wake) = *wake {
         let due = state.step(views, settings, now + wake);
-        assert_eq!(due.moved.map(|m| m.cause), Some(Cause::Failback), "{}", context());
+        let goes_on = due.moved.is_some_and(|m| m.cause == Cause::Failback)
+            || due.state.share(now + wake) != state.share(now);
+        assert!(goes_on, "{}", context());
         let early = state.step(views, settings, now + wake.saturating_sub(secs(1)));
         assert!(wake == Duration::ZERO || early.moved.is_none(), "{}", context());
     } else {
@@ -192,23 +360,22 @@ fn every_small_view_is_decided_soundly() {
     let mut checked = 0;
     for (first, second) in views.iter().flat_map(|a| views.iter().map(move |b| (*a, *b))) {
         for serving in 0..2 {
-            for (since, cause) in
-                times.iter().flat_map(|t| [Cause::Health, Cause::Manual].map(|c| (*t, c)))
-            {
+            for (since, stands) in times.iter().flat_map(|t| [false, true].map(|s| (*t, s))) {
                 let before = State {
                     serving,
-                    cause,
+                    stands,
+                    held: stands && since.is_none(),
                     available_since: vec![since, Some(secs(1))],
                     ..State::start(2, secs(2))
                 };
-                for settings in [AUTO, MANUAL] {
+                for settings in [AUTO, RAMPED, MANUAL] {
                     assert_sound(&before, &[first, second], settings, now);
                     checked += 1;
                 }
             }
         }
     }
-    assert_eq!(checked, views.len() * views.len() * 32);
+    assert_eq!(checked, views.len() * views.len() * 48);
 }
 
 #[derive(Debug, Clone)]
@@ -238,10 +405,10 @@ proptest! {
     #[test]
     fn no_story_breaks_the_rules(
         min_healthy in prop::array::uniform3(1..=3u32),
-        auto: bool,
+        kind in 0..3usize,
         story in prop::collection::vec(happening(), 400),
     ) {
-        let settings = if auto { AUTO } else { MANUAL };
+        let settings = [AUTO, RAMPED, MANUAL][kind];
         let mut endpoints = [[health::State::default(); 3]; 3];
         // Kept apart from the machine: since when each pool has been available.
         let mut available_since = [None; 3];
@@ -249,9 +416,15 @@ proptest! {
         let mut state = State::start(3, now);
         for happening in story {
             let mut set = |pool: usize, endpoint: usize, verdict| {
-                let first_failure = (verdict == Verdict::Down).then_some(now);
-                endpoints[pool][endpoint] =
-                    health::State { verdict, first_failure, since: now, ..Default::default() };
+                let down = verdict == Verdict::Down;
+                endpoints[pool][endpoint] = health::State {
+                    verdict,
+                    first_failure: down.then_some(now),
+                    last_failure: down.then_some((now, health::Failure::Refused)),
+                    last_success: (!down).then_some(now),
+                    since: now,
+                    ..Default::default()
+                };
             };
             match happening {
                 Happening::Verdict { pool, endpoint, verdict } => set(pool, endpoint, verdict),
@@ -259,13 +432,15 @@ proptest! {
                 Happening::Order { .. } => {}
                 Happening::Time(seconds) => now += secs(seconds),
             }
-            let views: [PoolView; 3] =
-                std::array::from_fn(|p| PoolView::of(min_healthy[p], secs(2), &endpoints[p]));
+            let views: [PoolView; 3] = std::array::from_fn(|p| {
+                let endpoints = endpoints[p].iter().map(|state| (state, true));
+                PoolView::of(min_healthy[p], secs(2), endpoints)
+            });
             for (since, view) in available_since.iter_mut().zip(&views) {
                 *since = view.available().then(|| since.unwrap_or(now));
             }
             if let Happening::Order { pool } = happening
-                && let Ok((ordered, moved)) = state.switch(pool, &views, now)
+                && let Ok((ordered, moved)) = state.switch(to(pool), &views, now)
             {
                 prop_assert!(moved.is_none() || views[pool].available());
                 prop_assert_eq!(ordered.serving, pool);
@@ -273,7 +448,7 @@ proptest! {
             }
             let step = assert_sound(&state, &views, settings, now);
             if let Some(Move { to, cause: Cause::Failback, .. }) = step.moved {
-                prop_assert!(available_since[to].unwrap() + STABLE_FOR <= now);
+                prop_assert!(available_since[to].unwrap() + STABLE_FOR <= now, "not stable");
             }
             state = step.state;
         }
