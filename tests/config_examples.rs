@@ -8,9 +8,9 @@ use std::path::Path;
 
 use fake_world::FakeWorld;
 use standfast::cli::load::load;
-use standfast::config::Failback;
 use standfast::config::check::{Checked, check};
 use standfast::config::view::redacted_json;
+use standfast::config::{CheckKind, Failback};
 
 /// What the examples name, and nothing else.
 fn world() -> FakeWorld {
@@ -77,6 +77,14 @@ fn the_example_of_two_clusters_has_blue_first_and_green_to_fall_back_on() {
         assert!(service.pools.iter().all(|pool| pool.upstream.tls.ca.is_some()));
     }
     assert_eq!(config.services[1].failover.failback, Failback::Manual);
+    // Every pool takes its own cluster for an answer alone, and is kept ready to be taken over.
+    for pool in config.services.iter().flat_map(|service| &service.pools) {
+        let kind = pool.health_check.clone().unwrap().kind;
+        let headers = [("x-cluster-id".to_owned(), pool.name.to_string())];
+        assert!(matches!(kind, CheckKind::Http(http) if http.headers == headers && http.tls));
+        assert!(pool.upstream.warm > 0);
+    }
+    assert!(config.process.state_file.is_some() && config.process.history_file.is_some());
 }
 
 /// Keeps config/full.yaml true: what it says are the defaults are the defaults.
@@ -101,6 +109,7 @@ fn the_full_example_names_the_defaults() {
     for key in [
         "/balance",
         "/failover",
+        "/outlier_detection",
         "/retries",
         "/timeouts/connect",
         "/timeouts/response_header",

@@ -25,7 +25,7 @@ use crate::health::{Failure, Observation, Verdict, schedule};
 use crate::probe::{Outcome, Report};
 use crate::table::counters::ProbeCells;
 use crate::table::history::{History, Moved};
-use crate::table::live::Sighting;
+use crate::table::live::{Doubt, Sighting};
 use crate::table::{Service, build};
 
 pub use effects::{Effects, World};
@@ -190,7 +190,7 @@ impl<E: Effects> Control<E> {
         let table = self.current.load();
         let mut due = BTreeMap::new();
         let mut lines = Vec::new();
-        for Report { id, outcome, next } in std::mem::take(&mut self.batch) {
+        for Report { id, outcome, next, .. } in std::mem::take(&mut self.batch) {
             let Outcome { observation, detail, .. } = &outcome;
             // To drop `next` ends the probes of an endpoint that is gone.
             let Some(heard) = self.memory.hear(&table.config, id, *observation, detail, now) else {
@@ -200,7 +200,13 @@ impl<E: Effects> Control<E> {
             let pool = &table.services[place.service].pools[place.pool];
             let endpoint = &pool.endpoints[place.endpoint];
             count(&endpoint.counters.probes, &outcome, heard.flip.map(|flip| flip.0.to), now);
-            if let Some(check) = check_at(&table.config, place) {
+            if observation == &Observation::Success {
+                // It takes connections and answers.
+                endpoint.live.clear(Doubt::Silent);
+            }
+            if let Some(check) = check_at(&table.config, place)
+                && let Some(next) = next
+            {
                 let _ = next.send(schedule::next_delay(&heard.state, check, self.random.u64(..)));
             }
             if heard.due {

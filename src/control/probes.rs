@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::health::schedule;
-use crate::probe::{self, Report, Subject};
+use crate::probe::{self, Patience, Report, Subject};
 use crate::table::{EndpointId, Table};
 
 use super::Effects;
@@ -60,7 +60,8 @@ impl<E: Effects> Probes<E> {
             let hasten = Arc::new(Notify::new());
             let sooner = Arc::clone(&hasten);
             let task = tokio::spawn(async move {
-                probe::run(id, delay, reports, sooner, || effects.ask(&asked)).await;
+                let patience = Patience::ordinary(&asked.check);
+                probe::run(id, delay, reports, sooner, || effects.ask(&asked, patience)).await;
             });
             let task = task.abort_handle();
             self.running.insert(id, Probe { subject, task, hasten, hastened: None });

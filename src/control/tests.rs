@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::config::check::{Checked, Severity};
 use crate::config::{self, Config, WhenNone};
-use crate::probe::Subject;
+use crate::probe::{Patience, Subject, Timings};
 use crate::table::fixture::{config, listener, pool, service_of};
 use crate::table::live::Seen;
 use crate::table::{EndpointId, ListenerId, Table};
@@ -71,7 +71,8 @@ impl Effects for World {
         self.0.start.elapsed()
     }
 
-    async fn ask(&self, subject: &Subject) -> Outcome {
+    async fn ask(&self, subject: &Subject, _: Patience) -> Outcome {
+        let began = self.now();
         let name = subject.endpoint.name.to_string();
         self.0.asked.lock().unwrap().push((name.clone(), self.now(), subject.check.interval));
         let life = self.0.lives.lock().unwrap().get(&name).copied().unwrap_or(Life::Well);
@@ -83,7 +84,7 @@ impl Effects for World {
         };
         let took = Duration::from_millis(took);
         sleep(took).await;
-        Outcome { observation, detail: detail.into(), took }
+        Outcome { observation, detail: detail.into(), began, took, timings: Timings::default() }
     }
 
     fn prepare(&self, config: &Config) -> Result<usize, String> {

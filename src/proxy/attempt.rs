@@ -6,19 +6,27 @@ use std::time::Duration;
 
 use super::buffer::Buffer;
 use super::deadline::{Fired, Ticket};
-use super::exchange::{Call, Client, Ended};
+use super::elsewhere;
+use super::exchange::{self, Call, Client, Ended};
 use super::local::Local;
 use super::pump::Broken;
-use crate::http1::{Limits, Method, Parsed, Response};
+use super::waiting::Place;
+use crate::clock;
+use crate::http1::{Body, Limits, Method, Parsed, Response};
 use crate::retry::Progress;
 use crate::stream::Stream;
 use crate::sys;
 use crate::table::counters::{Loss, UpstreamError};
-use crate::upstream::lease::Lease;
+use crate::table::live::Doubt;
+use crate::upstream::connect;
+use crate::upstream::lease::{Chosen, Lease};
 
 /// How an attempt ended.
 pub enum Outcome {
     Ended(Ended),
+    /// The endpoint answered with a gateway error, which is dropped: `call.next` says where the
+    /// request goes instead.
+    Elsewhere,
     /// Nothing of an answer reached the client.
     Failed {
         error: UpstreamError,
@@ -55,19 +63,29 @@ pub async fn run<C: Client>(
         buffer: Buffer::default(),
         response,
         method: call.method,
+        harmless: call.is_harmless(),
         body_timeout: call.body_timeout,
         response_header: timeouts.response_header,
         uploading: true,
         reset: false,
         passed: 0,
         informational: 0,
+        chosen: &chosen,
+        place: None,
     };
-    let head = std::future::poll_fn(|cx| attempt.poll_answered(cx)).await;
+    let head = std::future::poll_fn(|cx| attempt.poll_answered(cx, call)).await;
     ticket.wait_for(None);
     let outcome = match head {
         Ok(length) => {
             call.status = attempt.response.status();
-            call.first_byte = call.wants_times.then(crate::clock::now);
+            if exchange::heard(local, &*attempt.client, call, &chosen, call.status) {
+                call.reusable = attempt.is_whole(length);
+                attempt.buffer.release(&local.store);
+                drop(attempt);
+                lease.connection.written += client.upload().wire_bytes;
+                return Outcome::Elsewhere;
+            }
+            call.first_byte = call.wants_times.then(clock::now);
             attempt.begin_download(length, timeouts.idle);
             let idle = timeouts.idle;
             Ok(std::future::poll_fn(|cx| attempt.poll_delivered(cx, idle)).await)
@@ -77,6 +95,7 @@ pub async fn run<C: Client>(
     // Bytes after the answer are nobody's: the connection is not used again.
     call.reusable = attempt.buffer.len() <= attempt.client.download().position;
     attempt.buffer.release(&local.store);
+    drop(attempt);
     lease.connection.written += client.upload().wire_bytes;
     match outcome {
         Ok(ended) => Outcome::Ended(ended),
@@ -94,6 +113,8 @@ struct Attempt<'a, C> {
     buffer: Buffer,
     response: &'a mut Response,
     method: Method,
+    /// It may be sent again though it may have been processed.
+    harmless: bool,
     body_timeout: Duration,
     response_header: Duration,
     uploading: bool,
@@ -103,6 +124,9 @@ struct Attempt<'a, C> {
     /// Bytes moved when the deadline was last set.
     passed: u64,
     informational: u32,
+    chosen: &'a Chosen,
+    /// Among the waiting requests, from the first byte sent to the head of the answer.
+    place: Option<Place<'a>>,
 }
 
 /// Why no response head came.
@@ -111,15 +135,18 @@ enum Failure {
     Client(Broken),
     /// The endpoint's stream failed or ended.
     Endpoint(io::Error),
+    /// An ICMP error refused what was sent.
+    Rejected(UpstreamError),
     Malformed(&'static str),
     Deadline,
-    /// The endpoint was declared down.
+    /// The endpoint was declared down, or is silent.
     Down,
 }
 
 impl<C: Client> Attempt<'_, C> {
     /// Ready with the length of the final response head, while the upload goes on.
-    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+    fn poll_answered(&mut self, cx: &mut Context<'_>, call: &Call) -> Poll<Result<usize, Failure>> {
+        let mut moves = false;
         if let Poll::Ready(fired) = self.ticket.poll(cx) {
             match fired {
                 Fired::Deadline if self.uploading && self.client.upload().waits_for_client => {
@@ -128,6 +155,13 @@ impl<C: Client> Attempt<'_, C> {
                 }
                 Fired::Deadline => return Poll::Ready(Err(Failure::Deadline)),
                 Fired::EndpointDown if self.may_move() => return Poll::Ready(Err(Failure::Down)),
+                Fired::EndpointSilent => {
+                    moves =
+                        self.may_move() && elsewhere::may_be_tried(self.local, self.chosen, call);
+                }
+                Fired::EndpointRejected(reason) => {
+                    return Poll::Ready(Err(Failure::Rejected(reason)));
+                }
                 // It may still answer, and what was sent cannot be sent again.
                 Fired::EndpointDown | Fired::Leave => {}
             }
@@ -135,11 +169,18 @@ impl<C: Client> Attempt<'_, C> {
         if self.uploading {
             self.poll_upload(cx)?;
         }
-        self.poll_head(cx)
+        let head = self.poll_head(cx);
+        match (&head, self.place.take()) {
+            (Poll::Ready(Ok(_)), Some(place)) => place.answered(),
+            // The answer may have come while silence was found.
+            (Poll::Pending, _) if moves => return Poll::Ready(Err(Failure::Down)),
+            (_, place) => self.place = place,
+        }
+        head
     }
 
     fn may_move(&self) -> bool {
-        self.method.is_idempotent() && self.client.upload().may_replay
+        self.harmless && self.client.upload().may_replay
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
@@ -147,6 +188,11 @@ impl<C: Client> Attempt<'_, C> {
             Poll::Ready(Ok(())) => {
                 self.uploading = false;
                 self.ticket.set(self.response_header);
+                self.sent(true);
+            }
+            // The kernel tells an ICMP error once; a read would wait for ever.
+            Poll::Ready(Err(Broken::Sink(error))) if connect::rejected(&error).is_some() => {
+                return Err(Failure::of_endpoint(error));
             }
             // The endpoint may have answered before it stopped reading.
             Poll::Ready(Err(Broken::Sink(error))) => {
@@ -159,10 +205,23 @@ impl<C: Client> Attempt<'_, C> {
                 if sent != self.passed {
                     self.passed = sent;
                     self.ticket.set(self.body_timeout);
+                    self.sent(false);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Some or `all` of the request is on its way: the endpoint is waited for.
+    fn sent(&mut self, all: bool) {
+        match &self.place {
+            Some(place) => place.sent(all),
+            None => {
+                let endpoint = &self.chosen.pool().endpoints[self.chosen.endpoint];
+                let waiting = &self.local.waiting;
+                self.place = Some(waiting.enter(endpoint, self.ticket, self.stream, !all));
+            }
+        }
     }
 
     /// Reads until a final response head is whole; its length.
@@ -181,7 +240,7 @@ impl<C: Client> Attempt<'_, C> {
                     }
                     Parsed::Partial => {}
                 }
-            } else if self.stream.poll_readable(cx).map_err(Failure::Endpoint)?.is_pending() {
+            } else if self.stream.poll_readable(cx).map_err(Failure::of_endpoint)?.is_pending() {
                 self.buffer.release(&self.local.store);
                 return Poll::Pending;
             }
@@ -190,7 +249,7 @@ impl<C: Client> Attempt<'_, C> {
                 return Poll::Ready(Err(Failure::Malformed("response head too large")));
             }
             let filled = self.buffer.poll_fill(cx, self.stream);
-            if ready!(filled).map_err(Failure::Endpoint)? == 0 {
+            if ready!(filled).map_err(Failure::of_endpoint)? == 0 {
                 let end = match self.reset {
                     true => io::ErrorKind::ConnectionReset,
                     false => io::ErrorKind::UnexpectedEof,
@@ -214,8 +273,22 @@ impl<C: Client> Attempt<'_, C> {
         let passed = self.client.poll_informational(cx, self.response, head);
         ready!(passed).map_err(|error| Failure::Client(Broken::Source(error)))?;
         self.informational += 1;
+        if let Some(place) = &self.place {
+            place.heard();
+        }
         self.buffer.consume(length);
         Poll::Ready(Ok(()))
+    }
+
+    /// Both messages are over, and the answer to be dropped is in the buffer whole.
+    fn is_whole(&self, head: usize) -> bool {
+        let body = self.buffer.len() - head;
+        let whole = match self.response.body() {
+            Body::Empty => body == 0,
+            Body::Length(length) => body as u64 == length,
+            Body::Chunked | Body::UntilClose => false,
+        };
+        whole && self.client.upload().done
     }
 
     fn begin_download(&mut self, length: usize, idle: Duration) {
@@ -255,6 +328,10 @@ impl<C: Client> Attempt<'_, C> {
 }
 
 impl Failure {
+    fn of_endpoint(error: io::Error) -> Self {
+        connect::rejected(&error).map_or(Self::Endpoint(error), Self::Rejected)
+    }
+
     /// What the failure means for the request, counted for the endpoint where it is at fault.
     async fn into_outcome<C: Client>(self, local: &Local, client: &C, lease: &Lease) -> Outcome {
         let endpoint = lease.chosen().endpoint();
@@ -266,6 +343,13 @@ impl Failure {
             }
             Self::Deadline => (UpstreamError::Timeout, Progress::Answered),
             Self::Down => (UpstreamError::Timeout, Progress::Sent),
+            Self::Rejected(reason) => {
+                // New requests would meet the same, and some of them could not be sent again.
+                endpoint.live.doubt(Doubt::Silent, clock::now());
+                local.waiting.rejected(endpoint.id);
+                let sent = client.upload().wire_bytes > 0;
+                (reason, if sent { Progress::Sent } else { Progress::NotSent })
+            }
             Self::Endpoint(error) => {
                 let request_bytes = client.upload().wire_bytes;
                 let ended = error.kind() == io::ErrorKind::UnexpectedEof;

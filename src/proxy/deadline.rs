@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use crate::table::counters::UpstreamError;
 use crate::table::{EndpointId, ListenerId};
 
 /// Why a wait is over.
@@ -19,6 +20,10 @@ pub enum Fired {
     Deadline,
     /// The endpoint waited for was declared down, or is no longer configured.
     EndpointDown,
+    /// The endpoint waited for answers nobody on this worker.
+    EndpointSilent,
+    /// An ICMP error refused what was sent to the endpoint.
+    EndpointRejected(UpstreamError),
     /// The connection is idle and its listener or the process is going away.
     Leave,
 }
@@ -51,6 +56,10 @@ pub struct Ticket {
     entry: Rc<Entry>,
     key: usize,
 }
+
+/// Ends one connection's wait from outside of the registry.
+#[derive(Debug)]
+pub struct Bell(Rc<Entry>);
 
 impl Registry {
     const NEVER: u64 = u64::MAX;
@@ -150,6 +159,10 @@ impl Ticket {
         self.entry.waits_for.set(endpoint);
     }
 
+    pub fn bell(&self) -> Bell {
+        Bell(Rc::clone(&self.entry))
+    }
+
     /// Between two requests a connection may be asked to leave.
     pub fn set_idle(&self, idle: bool) {
         self.entry.idle.set(idle);
@@ -171,6 +184,20 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.registry.entries.borrow_mut().remove(self.key);
+    }
+}
+
+impl Bell {
+    /// What was sent to the endpoint was refused on the way.
+    pub fn is_rejected(&self, reason: UpstreamError) {
+        self.0.fire(Fired::EndpointRejected(reason));
+    }
+
+    /// The endpoint waited for is silent. Says less than what may have been fired before.
+    pub fn endpoint_is_silent(&self) {
+        if self.0.fired.get().is_none() {
+            self.0.fire(Fired::EndpointSilent);
+        }
     }
 }
 
@@ -256,6 +283,20 @@ mod tests {
         registry.sweep(Duration::from_secs(3));
         registry.endpoints_changed(|_| true);
         assert_eq!(poll(&ticket), Poll::Ready(Fired::Deadline));
+    }
+
+    #[test]
+    fn silence_hides_neither_a_verdict_nor_a_deadline() {
+        let registry = registry();
+        let ticket = registry.register(ListenerId(0));
+        let bell = ticket.bell();
+        bell.endpoint_is_silent();
+        assert_eq!(poll(&ticket), Poll::Ready(Fired::EndpointSilent));
+        ticket.wait_for(Some(EndpointId { slot: 1, serial: 1 }));
+        registry.endpoints_changed(|_| true);
+        bell.endpoint_is_silent();
+        assert_eq!(poll(&ticket), Poll::Ready(Fired::EndpointDown));
+        assert_eq!(poll(&ticket), Poll::Pending);
     }
 
     #[test]

@@ -11,7 +11,6 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::deadline::{Fired, Ticket};
 use super::exchange::{self, Call, Ended};
 use super::local::{Local, Snapshot};
-use super::pick::Tried;
 use super::record::Record;
 use super::respond::Answer;
 use super::side::Side;
@@ -156,21 +155,13 @@ impl Connection {
             let answer = Answer::request_error(413, "request body too large");
             return self.own_answer(listener, answer).await;
         }
+        let method = side.request.method();
+        let service = target.service as usize;
         let mut call = Call {
-            service: target.service as usize,
-            method: side.request.method(),
-            tried: Tried::default(),
-            resent: 0,
-            rescued: None,
-            last_error: None,
-            last: None,
-            attempts: 0,
-            status: 0,
-            first_byte: None,
+            keyed: target.idempotency_key && side.has_idempotency_key(),
             wants_times: listener_logs(&self.local),
             body_timeout: side.body_timeout,
-            reusable: false,
-            table: Snapshot::clone(&table),
+            ..Call::new(Snapshot::clone(&table), service, method, started)
         };
         let Self { local, ticket, side, response, .. } = self;
         let ended = exchange::run(local, ticket, side, &mut call, response).await;

@@ -8,10 +8,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::buffer::Store;
 use super::deadline::Registry;
+use super::waiting::Waiting;
 use crate::clock;
 use crate::current::Reader;
 use crate::health::Verdict;
@@ -30,12 +31,16 @@ pub struct Local {
     pub worker: usize,
     pub certificates: Arc<Certificates>,
     pub registry: Rc<Registry>,
+    pub waiting: Waiting,
     pub store: Store,
     pub idle: RefCell<Idle>,
     pub rng: RefCell<fastrand::Rng>,
     pub access_log: RefCell<Option<access_log::Sink>>,
     /// The process is stopping: no connection is kept.
     pub draining: Cell<bool>,
+    /// Something changed that a request with nowhere to go may have waited for: the table, or an
+    /// endpoint that is trusted again.
+    pub relief: Notify,
     sightings: mpsc::Sender<Sighting>,
     reader: RefCell<Reader>,
     snapshot: RefCell<Snapshot>,
@@ -58,11 +63,13 @@ impl Local {
             worker,
             certificates,
             registry: Rc::new(Registry::default()),
+            waiting: Waiting::default(),
             store: Store::default(),
             idle: RefCell::new(Idle::default()),
             rng: RefCell::new(fastrand::Rng::new()),
             access_log: RefCell::new(access_log),
             draining: Cell::new(false),
+            relief: Notify::new(),
             sightings,
             reader: RefCell::new(reader),
             snapshot: RefCell::new(Rc::clone(&table)),
@@ -112,6 +119,7 @@ impl Local {
     /// After a publish: waits for endpoints that went down or away end, and their idle connections
     /// are dropped. Looks only at the services that changed.
     pub fn table_changed(&self) {
+        self.relief.notify_waiters();
         let table = self.table();
         let before = self.seen.replace(Rc::clone(&table));
         let lost = lost_endpoints(&before, &table);

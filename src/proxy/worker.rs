@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::deadline::Registry;
 use super::http1::Connection;
 use super::local::Local;
+use super::silence;
 use crate::clock;
 use crate::current::Current;
 use crate::observe::access_log;
@@ -153,6 +154,7 @@ async fn serve(
     mut changes: watch::Receiver<u64>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
+    tokio::task::spawn_local(watch(Rc::clone(&local)));
     let accepting: RefCell<HashMap<ListenerId, JoinHandle<()>>> = RefCell::default();
     let mut tick = tokio::time::interval(Registry::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -183,6 +185,19 @@ async fn serve(
                 }
                 None => return,
             },
+        }
+    }
+}
+
+/// Looks at the requests that wait for an endpoint, as long as there are any.
+async fn watch(local: Rc<Local>) {
+    loop {
+        local.waiting.begins().await;
+        loop {
+            tokio::time::sleep(silence::LOOK).await;
+            if !local.waiting.look(clock::now(), |endpoint, kind| local.sight(endpoint, kind)) {
+                break;
+            }
         }
     }
 }

@@ -196,6 +196,9 @@ pub struct ServiceCells {
     pub budget_exhausted: Counter,
     /// Requests that had to wait for an endpoint, however that ended.
     pub held: Counter,
+    /// Requests waiting for an endpoint that went to find out for all of them: the moment, in units
+    /// of 50 ms, times 256, plus how many in that moment.
+    pub scouts: AtomicU64,
     /// Connections to endpoints that stayed silent, so that another endpoint was dialled as well.
     pub hedged: Counter,
     /// From the start of an exchange to the start of the attempt that was answered, of rescued

@@ -67,6 +67,8 @@ pub struct ListenerId(pub u32);
 pub struct Target {
     /// Index into [`Table::services`].
     pub service: u32,
+    /// A request with an `Idempotency-Key` may be sent again whatever its method.
+    pub idempotency_key: bool,
     /// Shared by all routes of one listener to one service.
     pub counters: Arc<RouteCounters>,
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockFilter, SockRef};
 
 use super::wire::{self, Framing, Message};
 use super::{free_address, until};
@@ -85,6 +85,16 @@ impl Endpoint {
     /// Connections accepted so far, those of probes included.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// As a host that is gone: whatever is sent to it from now on is neither acknowledged nor refused.
+    pub fn black_hole(&self) {
+        // `BPF_RET | BPF_K` with 0 bytes: the kernel drops every segment before TCP sees it.
+        let drop_all = [SockFilter::new(0x06, 0, 0, 0)];
+        SockRef::from(&*self.listener).attach_filter(&drop_all).unwrap();
+        for stream in lock(&self.shared.streams).iter().filter_map(Weak::upgrade) {
+            SockRef::from(&*stream).attach_filter(&drop_all).unwrap();
+        }
     }
 
     /// As a killed process: nothing listens any more, and every connection ends at once.
