@@ -5,8 +5,9 @@ use crate::balance::Candidates;
 use crate::config::WhenNone;
 use crate::failover::State;
 use crate::health::Verdict;
+use crate::table::Share;
+use crate::table::build::{self, Standing};
 use crate::table::fixture::{config, pool, service_of};
-use crate::table::{Detail, Share, build};
 
 const HOT: &str = "10.0.1.1:80";
 const STANDBY: &str = "10.0.2.1:80";
@@ -29,11 +30,11 @@ fn then(table: &Table, serving: usize, cause: Cause, down: &[&str]) -> Table {
     let service = &table.services[0];
     let state = State { serving, cause, ..State::start(2, Duration::ZERO) };
     let down: Vec<_> = down.iter().map(|name| id(table, name)).collect();
-    let standing = |id| match down.contains(&id) {
-        true => (Verdict::Down, Detail::default()),
-        false => (Verdict::Up, Detail::default()),
+    let standing = |id| Standing {
+        verdict: if down.contains(&id) { Verdict::Down } else { Verdict::Up },
+        ..Standing::default()
     };
-    let service = build::service(service, &state, Arc::clone(&service.history), &standing);
+    let service = build::service(service, &state, None, Arc::clone(&service.history), &standing);
     build::with_services(table, [(0, service)])
 }
 
@@ -105,8 +106,8 @@ fn an_endpoint_switched_off_closes_its_sessions_at_once_and_no_others() {
 fn replaced(table: &Table, change: impl FnOnce(&mut Service)) -> Table {
     let state = State { serving: table.services[0].serving, ..State::start(2, Duration::ZERO) };
     let service = &table.services[0];
-    let up = |_| (Verdict::Up, Detail::default());
-    let mut service = build::service(service, &state, Arc::clone(&service.history), &up);
+    let up = |_| Standing { verdict: Verdict::Up, ..Standing::default() };
+    let mut service = build::service(service, &state, None, Arc::clone(&service.history), &up);
     change(&mut service);
     build::with_services(table, [(0, service)])
 }
@@ -131,7 +132,9 @@ fn what_a_reload_takes_out_closes_as_planned_and_what_it_keeps_stays() {
         let config = configured(pools);
         let (endpoints, identities) = build::endpoints(&config, &before);
         let states = [State::start(pools.len(), Duration::ZERO)];
-        build::reload(config, &before, endpoints, identities, &states, &|_| <_>::default())
+        let unknown = |_| <_>::default();
+        let now = Duration::ZERO;
+        build::reload(config, &before, endpoints, identities, &states, now, &unknown)
     };
     let removed = closing(SessionEnd::Removed, SESSIONS.close_after);
     let one = reloaded(&[("hot", HOT)]);

@@ -118,6 +118,19 @@ pub enum Mode {
     Off,
 }
 
+impl Mode {
+    pub const ALL: [Self; 3] = [Self::Active, Self::Drain, Self::Off];
+
+    /// As an operator writes it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Drain => "drain",
+            Self::Off => "off",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Pool {
     pub config: Arc<config::Pool>,
