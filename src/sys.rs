@@ -70,6 +70,16 @@ pub fn tcp_progress_of(socket: RawFd) -> io::Result<TcpProgress> {
     })
 }
 
+/// Seconds east of UTC at a Unix time, as this machine's time zone has it; 0 where it has none.
+pub fn local_offset(unix: u64) -> i64 {
+    let Ok(unix) = libc::time_t::try_from(unix) else { return 0 };
+    // SAFETY: all-zero is a valid `tm`: integers, and a pointer that is not read.
+    let mut local: libc::tm = unsafe { zeroed() };
+    // SAFETY: both pointers are to live locals; nothing else changes the environment meanwhile.
+    let told = unsafe { libc::localtime_r(&raw const unix, &raw mut local) };
+    if told.is_null() { 0 } else { local.tm_gmtoff }
+}
+
 /// The head of Linux's `struct tcp_info` as far as it is needed; libc's stops before it.
 #[repr(C)]
 struct TcpInfo {

@@ -43,7 +43,9 @@ fn every_example_is_clean() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
-    let examples = names.iter().filter(|name| name.ends_with(".yaml"));
+    // Rules for Prometheus are no configuration; a unit test of the metrics reads them.
+    let ours = |name: &&String| name.ends_with(".yaml") && !name.starts_with("prometheus");
+    let examples = names.iter().filter(ours);
     let mut seen = 0;
     for name in examples {
         seen += 1;

@@ -9,6 +9,7 @@ pub mod counters;
 pub(crate) mod fixture;
 pub mod history;
 pub mod live;
+pub mod ready;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -115,6 +116,19 @@ pub enum Mode {
     Drain,
     /// No new requests, and sessions are closed at once.
     Off,
+}
+
+impl Mode {
+    pub const ALL: [Self; 3] = [Self::Active, Self::Drain, Self::Off];
+
+    /// As an operator writes it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Drain => "drain",
+            Self::Off => "off",
+        }
+    }
 }
 
 #[derive(Debug)]
