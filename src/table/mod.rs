@@ -90,7 +90,7 @@ pub struct Service {
     pub none_available: bool,
     /// A part of new requests that goes to another pool first: a ramp or a drill.
     pub share: Option<Share>,
-    /// The machine as it stood when the table was built: holds, trouble, and what is due, for views.
+    /// The machine as it stood when the table was built, for views: holds, trouble, what is due.
     pub failover: failover::State,
     pub counters: Arc<ServiceCounters>,
     pub history: Arc<History>,

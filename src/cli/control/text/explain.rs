@@ -297,7 +297,7 @@ what comes next
         let told = explain(&ordered, Some(&service()), CLOCK, Paint(false));
         for part in [
             "app moved from standby to hot",
-            "ordered it: upgrade; FORCED although it was worse; to stay there",
+            "ordered it: upgrade; FORCED although it was worse; to stay\n    there until released",
             "  lost       none of 0 requests\n",
             "not final yet",
             "standby serves again: `standfast history app`",
