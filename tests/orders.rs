@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use support::client::Client;
 use support::endpoint::Endpoint;
-use support::free_address;
 use support::lab::Lab;
 use support::proxy::{Proxy, run};
+use support::{free_address, until};
 
 struct Rig {
     proxy: Proxy,
@@ -87,6 +87,52 @@ fn a_switch_moves_and_says_how_to_go_back() {
     );
     let labels = [("service", "app"), ("cause", "manual")];
     assert_eq!(rig.proxy.metrics().sum("standfast_failovers_total", &labels), 1.0);
+    rig.proxy.stop();
+}
+
+#[test]
+fn a_hold_pins_a_service_until_it_is_released() {
+    let rig = rig();
+    let said = rig.done(&["switch", "app", "--to", "hot", "--hold", "--reason", "no moves today"]);
+    assert!(said.contains("until `standfast release app`"), "{said}");
+    let page = rig.done(&["status"]);
+    assert!(page.contains("HELD by an operator: no moves today\n"), "{page}");
+    let of_app = [("service", "app")];
+    assert_eq!(rig.proxy.metrics().sum("standfast_failover_hold", &of_app), 1.0);
+    rig.hot.kill();
+    let held = [("trouble", "held")];
+    until("the hold is told as trouble", || {
+        (rig.proxy.metrics().sum("standfast_failover_trouble", &held) == 1.0).then_some(())
+    });
+    assert_eq!(rig.service()["serving"], "hot");
+    assert_eq!(rig.service()["trouble"]["kind"], "held");
+    let said = rig.done(&["release", "app", "--reason", "hot died"]);
+    assert!(said.contains("health decides again"), "{said}");
+    rig.proxy.wait_serving("app", "standby");
+    assert_eq!(rig.proxy.metrics().sum("standfast_failover_hold", &of_app), 0.0);
+    rig.proxy.stop();
+}
+
+#[test]
+fn a_mode_takes_an_endpoint_out_of_use_but_not_the_last_one() {
+    let rig = rig();
+    let path = |pool: &str, endpoint: &Endpoint| format!("app/{pool}/{}", endpoint.name());
+    let (hot, standby) = (path("hot", &rig.hot), path("standby", &rig.standby));
+    let said = rig.done(&["mode", &hot, "drain", "--reason", "a new disk"]);
+    assert!(said.contains(&format!("undo: `standfast mode {hot} active")), "{said}");
+    rig.proxy.wait_serving("app", "standby");
+    assert_eq!(rig.answered_by(), "standby");
+    let endpoint = &rig.service()["pools"][0]["endpoints"][0];
+    assert_eq!((&endpoint["mode"], &endpoint["verdict"]), (&"drain".into(), &"up".into()));
+    let page = rig.done(&["status"]);
+    assert!(page.contains("DRAIN, up for"), "{page}");
+    let labels = [("endpoint", &*rig.hot.name()), ("mode", "drain")];
+    assert_eq!(rig.proxy.metrics().sum("standfast_endpoint_mode", &labels), 1.0);
+    let refused = rig.refused(&["mode", &standby, "off", "--reason", "x"]);
+    assert!(refused.contains("without an available pool"), "{refused}");
+    rig.done(&["mode", &hot, "active", "--reason", "the disk is in"]);
+    rig.done(&["mode", &standby, "off", "--reason", "x"]);
+    rig.proxy.wait_serving("app", "hot");
     rig.proxy.stop();
 }
 

@@ -481,6 +481,17 @@ fn nobody_is_held_longer_than_said_nor_more_than_said() {
 }
 
 #[test]
+fn without_a_hold_who_has_nowhere_to_go_is_refused_at_once() {
+    let endpoint = Endpoint::answering("never");
+    let rig = rig_with(&[&[&endpoint.url()]], hold(Duration::ZERO, 1000));
+    endpoint.kill();
+    let (answer, took) = rig.start("GET", "/").join().unwrap();
+    assert_eq!(answer.status(), 502);
+    assert!(took < MS(1000), "{took:?}");
+    assert_eq!((rig.lost(Loss::NoEndpoint), rig.cells(|cells| cells.held.value())), (1, 0));
+}
+
+#[test]
 fn a_held_request_ends_with_its_client_and_with_the_time_of_the_exchange() {
     let endpoint = Endpoint::answering("never");
     let rig = rig_with(&[&[&endpoint.url()]], |service, _| {
@@ -544,12 +555,12 @@ fn publish_share(rig: &Rig, share: Share) {
     let service = rig.service();
     let shared = table::Service {
         config: Arc::clone(&service.config),
+        failover: service.failover.clone(),
         pools: service.pools.clone(),
         order: service.order.clone(),
         counters: Arc::clone(&service.counters),
         history: Arc::clone(&service.history),
         share: Some(share),
-        failover: service.failover.clone(),
         ..*service
     };
     let table = table::build::with_services(&rig.table(), [(0, shared)]);

@@ -20,6 +20,12 @@ pub(super) enum Line {
     Moved { service: Arc<str>, moved: Moved },
     NoneAvailable { service: Arc<str>, serving: Arc<str>, why: String },
     AvailableAgain { service: Arc<str>, serving: Arc<str> },
+    Unproved { service: Arc<str>, serving: Arc<str>, to: Arc<str>, why: String },
+    Unsure { service: Arc<str>, serving: Arc<str> },
+    Held { service: Arc<str>, serving: Arc<str>, why: String },
+    Ordered { service: Arc<str>, did: String, reason: String, forced: bool, held: bool },
+    Returning { service: Arc<str>, to: Arc<str>, permille: u16, begins: bool, length: Duration },
+    BrokenOff { service: Arc<str>, to: Arc<str>, why: String },
 }
 
 impl Line {
@@ -32,6 +38,32 @@ impl Line {
             }
             Self::AvailableAgain { service, serving } => {
                 info!(%service, %serving, "a pool is available again");
+            }
+            Self::Unproved { service, serving, to, why } => {
+                let why = format!("{why}; {to} has not answered since, so it may be as dead");
+                warn!(%service, %serving, %to, why, "the serving pool is lost but not left yet");
+            }
+            Self::Unsure { service, serving } => {
+                let why = format!(
+                    "everything went dark at once, which may have been us; waiting for {serving} \
+                     to fail anew"
+                );
+                warn!(%service, %serving, why, "the serving pool is lost but not left yet");
+            }
+            Self::Held { service, serving, why } => {
+                let why = format!("{why}; an operator holds the service there");
+                error!(%service, %serving, why, "the serving pool is lost but not left");
+            }
+            Self::Ordered { service, did, reason, forced, held } => {
+                info!(%service, did, reason, forced, held, "order");
+            }
+            Self::Returning { service, to, permille, begins, length } => {
+                let share = format!("{} %", permille / 10);
+                let said = if *begins { "return begins" } else { "return goes on" };
+                info!(%service, %to, share, within_ms = millis(*length), "{said}");
+            }
+            Self::BrokenOff { service, to, why } => {
+                warn!(%service, %to, why, "return broken off");
             }
         }
     }

@@ -16,10 +16,12 @@ use crate::config::Config;
 use crate::config::check::{Checked, Diagnostic};
 use crate::failover::{Cause, Move, PoolView};
 use crate::health::Verdict;
-use crate::table::{Listener, ListenerId, Service, Table, build};
+use crate::table::history::Moved;
+use crate::table::{Listener, ListenerId, Mode, Service, Table, build};
 
 use super::guard::{error, needs_restart, refuse_collapse};
-use super::{Control, Effects, Line, Reloaded, log};
+use super::log::{self, Line};
+use super::{Control, Effects, Reloaded};
 
 type Reply = oneshot::Sender<Result<Reloaded, Vec<Diagnostic>>>;
 
@@ -171,7 +173,7 @@ impl<E: Effects> Control<E> {
         let standing = |id| memory.standing(id);
         let states = memory.failovers();
         let mut next =
-            build::reload(config.into(), &table, endpoints, identities, &states, &standing);
+            build::reload(config.into(), &table, endpoints, identities, &states, now, &standing);
         let bound = self.bind_new(&table, &next)?;
 
         // From here on nothing can fail.
@@ -228,7 +230,7 @@ impl<E: Effects> Control<E> {
             decided,
         };
         let reason = format!("the configuration no longer has pool {from}");
-        let moved = super::Moved { from, ..self.moved(service, &moved, &reason) };
+        let moved = Moved { from, ..self.moved(service, &moved, &[], &reason, None) };
         let name = Arc::clone(&service.config.name);
         if let Some(service) = next.services.get_mut(index).and_then(Arc::get_mut) {
             Arc::make_mut(&mut service.history).record(moved.clone());
@@ -244,11 +246,16 @@ fn turned(before: &Table, service: &Service) -> Option<Line> {
     let (name, serving) = (Arc::clone(&service.config.name), Arc::clone(&pool.config.name));
     match (was, service.none_available) {
         (false, true) => {
-            let count = |verdict| pool.verdicts.iter().filter(|v| **v == verdict).count() as u32;
+            let active = |mode: &Mode| *mode == Mode::Active;
+            let known = || pool.verdicts.iter().zip(&pool.modes);
+            let count = |verdict| {
+                known().filter(|(known, mode)| **known == verdict && active(mode)).count() as u32
+            };
             let why = (PoolView {
                 up: count(Verdict::Up),
                 unknown: count(Verdict::Unknown),
                 down: count(Verdict::Down),
+                off: known().filter(|(_, mode)| !active(mode)).count() as u32,
                 min_healthy: pool.config.min_healthy,
                 ..PoolView::default()
             })

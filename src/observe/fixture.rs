@@ -44,7 +44,7 @@ pub(crate) fn table_with_record() -> Table {
     history.keep(Arc::new(record(1)));
     let mut state = crate::failover::State::start(2, Duration::from_secs(50));
     (state.serving, state.cause) = (1, Cause::Health);
-    let service = build::service(service, &state, Arc::new(history), &|_| Default::default());
+    let service = build::service(service, &state, None, Arc::new(history), &|_| <_>::default());
     table.services[0] = Arc::new(service);
     table
 }

@@ -9,7 +9,7 @@ mod http;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::clock;
@@ -117,21 +117,17 @@ pub struct Report {
     pub next: Option<oneshot::Sender<Duration>>,
 }
 
-/// Probes one endpoint for ever with `ask`, first after `delay`, earlier when `hasten` says so.
-/// Ends when control does, or when it does not want to hear of this endpoint any more.
+/// Probes one endpoint for ever with `ask`, first after `delay`. Ends when control does, or when it
+/// does not want to hear of this endpoint any more.
 pub async fn run<A: Future<Output = Outcome>>(
     id: EndpointId,
     delay: Duration,
     reports: mpsc::Sender<Report>,
-    hasten: Arc<Notify>,
     ask: impl Fn() -> A,
 ) {
     let mut start = Instant::now() + delay;
     loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(start) => {}
-            () = hasten.notified() => {}
-        }
+        tokio::time::sleep_until(start).await;
         start = Instant::now();
         let outcome = ask().await;
         let (next, answer) = oneshot::channel();
@@ -349,7 +345,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(300)).await;
             success()
         };
-        let task = tokio::spawn(run(id, Duration::from_millis(5), reports, Arc::default(), answer));
+        let task = tokio::spawn(run(id, Duration::from_millis(5), reports, answer));
         let mut heard = Vec::new();
         for delay in [1_000, 100] {
             let report = received.recv().await.unwrap();

@@ -10,6 +10,7 @@ use super::elsewhere;
 use super::exchange::{self, Call, Client, Ended};
 use super::local::Local;
 use super::pump::Broken;
+use super::sessions::{self, Kind};
 use super::waiting::Place;
 use crate::clock;
 use crate::http1::{Body, Limits, Method, Parsed, Response};
@@ -86,6 +87,7 @@ pub async fn run<C: Client>(
                 return Outcome::Elsewhere;
             }
             call.first_byte = call.wants_times.then(clock::now);
+            sessions::begin(local, ticket, Kind::Download, &chosen);
             attempt.begin_download(length, timeouts.idle);
             let idle = timeouts.idle;
             Ok(std::future::poll_fn(|cx| attempt.poll_delivered(cx, idle)).await)
@@ -94,6 +96,10 @@ pub async fn run<C: Client>(
     };
     // Bytes after the answer are nobody's: the connection is not used again.
     call.reusable = attempt.buffer.len() <= attempt.client.download().position;
+    if matches!(outcome, Ok(Ended::Answered)) && attempt.response.switches() {
+        attempt.buffer.consume(attempt.client.download().position);
+        call.rest = Some(std::mem::take(&mut attempt.buffer));
+    }
     attempt.buffer.release(&local.store);
     drop(attempt);
     lease.connection.written += client.upload().wire_bytes;
@@ -163,7 +169,7 @@ impl<C: Client> Attempt<'_, C> {
                     return Poll::Ready(Err(Failure::Rejected(reason)));
                 }
                 // It may still answer, and what was sent cannot be sent again.
-                Fired::EndpointDown | Fired::Leave => {}
+                Fired::EndpointDown | Fired::Leave | Fired::SessionOver => {}
             }
         }
         if self.uploading {
@@ -231,7 +237,9 @@ impl<C: Client> Attempt<'_, C> {
                 let bytes = self.buffer.bytes();
                 let parsed = self.response.parse(bytes, self.method, &RESPONSE_LIMITS);
                 match parsed.map_err(|error| Failure::Malformed(error.reason))? {
-                    Parsed::Complete(length) if self.response.status() >= 200 => {
+                    Parsed::Complete(length)
+                        if !self.response.is_informational() || self.response.switches() =>
+                    {
                         return Poll::Ready(Ok(length));
                     }
                     Parsed::Complete(length) => {
@@ -301,8 +309,10 @@ impl<C: Client> Attempt<'_, C> {
 
     /// Passes the answer on, while the rest of an upload may still be under way.
     fn poll_delivered(&mut self, cx: &mut Context<'_>, idle: Duration) -> Poll<Ended> {
-        if self.ticket.poll(cx) == Poll::Ready(Fired::Deadline) {
-            return Poll::Ready(Ended::Cut(Loss::Timeout));
+        match self.ticket.poll(cx) {
+            Poll::Ready(Fired::Deadline) => return Poll::Ready(Ended::Cut(Loss::Timeout)),
+            Poll::Ready(Fired::SessionOver) => return Poll::Ready(Ended::Cut(Loss::Failover)),
+            _ => {}
         }
         if self.uploading
             && let Poll::Ready(end) = self.client.poll_upload(self.local, cx, self.stream)

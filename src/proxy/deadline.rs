@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::sessions::Session;
 use crate::table::counters::UpstreamError;
 use crate::table::{EndpointId, ListenerId};
 
@@ -26,6 +27,8 @@ pub enum Fired {
     EndpointRejected(UpstreamError),
     /// The connection is idle and its listener or the process is going away.
     Leave,
+    /// The session has to go, as [`Ticket::session`] says why.
+    SessionOver,
 }
 
 /// All connections of a worker.
@@ -45,6 +48,7 @@ struct Entry {
     limit: Cell<u64>,
     waits_for: Cell<Option<EndpointId>>,
     idle: Cell<bool>,
+    session: Session,
     fired: Cell<Option<Fired>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -78,6 +82,7 @@ impl Registry {
             limit: Cell::new(Self::NEVER),
             waits_for: Cell::new(None),
             idle: Cell::new(false),
+            session: Session::default(),
             fired: Cell::new(None),
             waker: RefCell::new(None),
         });
@@ -102,7 +107,10 @@ impl Registry {
                 entry.deadline.set(Self::NEVER);
                 entry.fire(Fired::Deadline);
             }
-            next = next.min(entry.deadline.get());
+            if entry.session.is_due(now) {
+                entry.fire(Fired::SessionOver);
+            }
+            next = next.min(entry.deadline.get()).min(entry.session.close_at());
         }
         self.next_due.set(next);
     }
@@ -114,6 +122,17 @@ impl Registry {
                 entry.waits_for.set(None);
                 entry.fire(Fired::EndpointDown);
             }
+        }
+    }
+
+    /// Shows every connection's session to `change`, and ends those that are due at `now`.
+    pub fn sessions(&self, now_millis: u64, mut change: impl FnMut(ListenerId, &Session)) {
+        for (_, entry) in self.entries.borrow().iter() {
+            change(entry.listener, &entry.session);
+            if entry.session.is_due(now_millis) {
+                entry.fire(Fired::SessionOver);
+            }
+            self.next_due.set(self.next_due.get().min(entry.session.close_at()));
         }
     }
 
@@ -151,7 +170,22 @@ impl Ticket {
     pub fn clear(&self) {
         self.entry.deadline.set(Registry::NEVER);
         self.entry.waits_for.set(None);
+        self.entry.session.end();
         self.entry.fired.set(None);
+    }
+
+    pub fn has_deadline(&self) -> bool {
+        self.entry.deadline.get() != Registry::NEVER
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.entry.session
+    }
+
+    /// To be called after the session's time to go was changed.
+    pub fn session_changed(&self) {
+        let close_at = self.entry.session.close_at();
+        self.registry.next_due.set(self.registry.next_due.get().min(close_at));
     }
 
     /// The wait is for this endpoint and ends when it is declared down.
@@ -203,8 +237,8 @@ impl Bell {
 
 impl Entry {
     fn fire(&self, fired: Fired) {
-        // A deadline fires once; what else happened before it was noticed must not hide it.
-        if self.fired.get() != Some(Fired::Deadline) {
+        // These fire once; what else happened before they were noticed must not hide them.
+        if !matches!(self.fired.get(), Some(Fired::Deadline | Fired::SessionOver)) {
             self.fired.set(Some(fired));
         }
         if let Some(waker) = &*self.waker.borrow() {

@@ -13,7 +13,8 @@ use super::dialling::{self, NoLease};
 use super::local::{Local, Snapshot};
 use super::pick::{self, Asks, Tried};
 use super::pump::Broken;
-use super::{evidence, hold};
+pub use super::pump::{Download, Upload};
+use super::{evidence, hold, sessions};
 use crate::clock;
 use crate::http1::{Method, Response};
 use crate::retry::{self, Decision, Facts, Progress};
@@ -58,27 +59,6 @@ pub trait Client {
     fn origin(&self) -> Origin;
 }
 
-/// How far an upload got.
-#[derive(Debug, Clone, Copy)]
-pub struct Upload {
-    /// Head and body were written whole.
-    pub done: bool,
-    /// All of it could be sent again.
-    pub may_replay: bool,
-    /// Bytes written to the connection.
-    pub wire_bytes: u64,
-    /// The next bytes must come from the client.
-    pub waits_for_client: bool,
-}
-
-/// How far an answer got.
-#[derive(Debug, Clone, Copy)]
-pub struct Download {
-    /// Bytes of the endpoint's buffer that belong to the answer, once it was read whole.
-    pub position: usize,
-    pub wire_bytes: u64,
-}
-
 /// A request on its way.
 #[derive(Debug)]
 pub struct Call {
@@ -121,6 +101,10 @@ pub struct Call {
     pub body_timeout: Duration,
     /// The endpoint's connection stands at the border of two messages.
     pub reusable: bool,
+    /// The endpoint switched protocols, and what it sent behind its answer.
+    pub rest: Option<Buffer>,
+    /// Then, the connection itself.
+    pub switched: Option<(Lease, Buffer)>,
 }
 
 impl Call {
@@ -148,6 +132,8 @@ impl Call {
             wants_times: false,
             body_timeout: Duration::ZERO,
             reusable: false,
+            rest: None,
+            switched: None,
         }
     }
 
@@ -229,7 +215,12 @@ async fn attempts<C: Client>(
         let step = match outcome {
             Outcome::Ended(ended) => {
                 report(local, call, &lease, ended, began);
+                if let Some(rest) = call.rest.take() {
+                    call.switched = Some((lease, rest));
+                    return ended;
+                }
                 let clean = ended == Ended::Answered && call.reusable && client.upload().done;
+                let clean = clean && !sessions::is_left(local, lease.chosen());
                 if clean && response.keep_alive() && !local.draining.get() {
                     lease.give_back(local, response.keep_alive_timeout());
                 }

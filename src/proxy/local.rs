@@ -12,6 +12,8 @@ use tokio::sync::{Notify, mpsc};
 
 use super::buffer::Store;
 use super::deadline::Registry;
+use super::fate::{self, Fate};
+use super::sessions;
 use super::waiting::Waiting;
 use crate::clock;
 use crate::current::Reader;
@@ -22,6 +24,7 @@ use crate::table::live::{Seen, Sighting};
 use crate::table::{Endpoint, EndpointId, ListenerId, Table};
 use crate::tls::Certificates;
 use crate::upstream::idle::Idle;
+use crate::upstream::warm::Warm;
 
 /// The table as this worker holds it. Cloning touches nothing another core writes.
 pub type Snapshot = Rc<Arc<Table>>;
@@ -34,6 +37,7 @@ pub struct Local {
     pub waiting: Waiting,
     pub store: Store,
     pub idle: RefCell<Idle>,
+    pub warm: Warm,
     pub rng: RefCell<fastrand::Rng>,
     pub access_log: RefCell<Option<access_log::Sink>>,
     /// The process is stopping: no connection is kept.
@@ -66,6 +70,7 @@ impl Local {
             waiting: Waiting::default(),
             store: Store::default(),
             idle: RefCell::new(Idle::default()),
+            warm: Warm::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             access_log: RefCell::new(access_log),
             draining: Cell::new(false),
@@ -116,18 +121,31 @@ impl Local {
         action(&mut budgets.1[service])
     }
 
-    /// After a publish: waits for endpoints that went down or away end, and their idle connections
-    /// are dropped. Looks only at the services that changed.
+    /// After a publish: waits for endpoints that went down or away end, sessions learn what becomes
+    /// of them, and idle connections are dropped to endpoints that are down or not served from any
+    /// more. Looks only at the services that changed.
     pub fn table_changed(&self) {
         self.relief.notify_waiters();
         let table = self.table();
         let before = self.seen.replace(Rc::clone(&table));
-        let lost = lost_endpoints(&before, &table);
+        let fates = fate::fates(&before, &table);
+        sessions::follow(self, &before, &table, &fates);
+        let mut lost = lost_endpoints(&before, &table);
         if !lost.is_empty() {
             let is_gone = |id: EndpointId| lost.contains(&id);
             self.registry.endpoints_changed(is_gone);
-            self.idle.borrow_mut().sweep(self.registry.now_millis(), is_gone);
         }
+        let left = fates.iter().filter(|(_, fate)| matches!(fate, Fate::Closes(_)));
+        lost.extend(left.map(|(id, _)| *id));
+        if !lost.is_empty() {
+            let mut idle = self.idle.borrow_mut();
+            idle.sweep(self.registry.now_millis(), |id| lost.contains(&id));
+        }
+    }
+
+    /// The table as of the last [`Local::table_changed`].
+    pub fn seen(&self) -> Snapshot {
+        Rc::clone(&self.seen.borrow())
     }
 
     /// Drops idle connections that are over their time or were closed by their endpoints, and

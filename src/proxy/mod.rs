@@ -12,6 +12,7 @@ pub mod dialling;
 pub mod elsewhere;
 pub mod evidence;
 pub mod exchange;
+pub mod fate;
 #[cfg(test)]
 mod fixture;
 pub mod hold;
@@ -22,7 +23,9 @@ pub mod pick;
 pub mod pump;
 pub mod record;
 pub mod respond;
+pub mod sessions;
 pub mod side;
 pub mod silence;
+pub mod upgrade;
 pub mod waiting;
 pub mod worker;

@@ -134,6 +134,13 @@ impl Side {
         self.down.trim();
     }
 
+    /// Gives back what only messages need.
+    pub(super) fn slim(&mut self) {
+        self.request.shrink();
+        self.up = Pump::default();
+        self.down = Pump::default();
+    }
+
     /// Skips a body nobody wants as far as it is in the buffer. True if that was all of it.
     pub(super) fn drop_buffered_body(&mut self, local: &Local) -> bool {
         if self.up.is_read() || self.request.body() == Body::Empty {

@@ -9,6 +9,7 @@ pub mod counters;
 pub(crate) mod fixture;
 pub mod history;
 pub mod live;
+pub mod ready;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -90,7 +91,8 @@ pub struct Service {
     pub none_available: bool,
     /// A part of new requests that goes to another pool first: a ramp or a drill.
     pub share: Option<Share>,
-    /// The machine as it stood when the table was built, for views: holds, trouble, what is due.
+    /// The machine as it stood when the table was built: holds, trouble, and what is due; for
+    /// views.
     pub failover: failover::State,
     pub counters: Arc<ServiceCounters>,
     pub history: Arc<History>,

@@ -100,6 +100,11 @@ impl Endpoint {
     /// As a killed process: nothing listens any more, and every connection ends at once.
     pub fn kill(&self) {
         let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
+        self.cut();
+    }
+
+    /// Ends every connection there is.
+    pub fn cut(&self) {
         for stream in lock(&self.shared.streams).drain(..).filter_map(|stream| stream.upgrade()) {
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -173,6 +178,24 @@ impl Conn {
             }
             self.fill()?;
         }
+    }
+
+    /// Whether the bytes to come begin with these; waits until that is clear.
+    pub fn starts_with(&mut self, bytes: &[u8]) -> bool {
+        while self.buf.len() < bytes.len() && bytes.starts_with(&self.buf) {
+            if self.fill().is_none() {
+                return false;
+            }
+        }
+        self.buf.starts_with(bytes)
+    }
+
+    /// Exactly so many of the next bytes.
+    pub fn take(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.buf.len() < length {
+            self.fill()?;
+        }
+        Some(self.buf.drain(..length).collect())
     }
 
     /// Sends; false if the other side is gone.

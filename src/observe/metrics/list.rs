@@ -48,6 +48,8 @@ metrics! {
         "1 for the pool that serves the service now";
     POOL_AVAILABLE: Gauge "standfast_pool_available" ["service", "pool", "priority"]
         "1 while at least min_healthy endpoints of the pool are up";
+    POOL_READY: Gauge "standfast_pool_ready" ["service", "pool"]
+        "1 while the pool could take over now: available, probed well of late, warm if asked for";
     POOL_ENDPOINTS: Gauge "standfast_pool_endpoints" ["service", "pool", "priority"]
         "Endpoints the pool has";
     POOL_ENDPOINTS_HEALTHY: Gauge "standfast_pool_endpoints_healthy"
@@ -114,6 +116,10 @@ metrics! {
         ["service", "pool", "endpoint"] "Connections opened to the endpoint";
     UPSTREAM_IDLE: Gauge "standfast_upstream_connections_idle" ["service", "pool", "endpoint"]
         "Idle connections kept to the endpoint";
+    SESSIONS: Gauge "standfast_sessions_active" ["service", "pool", "endpoint"]
+        "WebSockets open to the endpoint";
+    SESSIONS_ENDED: Counter "standfast_sessions_ended_total" ["service", "reason"]
+        "WebSockets that ended, by what ended them";
     UPSTREAM_ERRORS: Counter "standfast_upstream_errors_total"
         ["service", "pool", "endpoint", "reason"] "Requests and connections that went wrong";
 

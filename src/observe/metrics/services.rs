@@ -7,9 +7,9 @@ use super::list::*;
 use super::{Scrape, count, flag, gauge};
 use crate::failover::{Cause, Trouble};
 use crate::health::Verdict;
-use crate::table::counters::{Loss, Proof, UpstreamError};
+use crate::table::counters::{Loss, Proof, SessionEnd, UpstreamError};
 use crate::table::history::History;
-use crate::table::{Endpoint, Mode, Pool, Service};
+use crate::table::{Endpoint, Mode, Pool, Service, ready};
 
 /// Of a move.
 const CAUSES: [Cause; 5] =
@@ -24,6 +24,10 @@ pub(super) fn of_service(scrape: &Scrape<'_>, service: &Service) {
     for (index, (_, reason)) in Loss::ALL.iter().enumerate() {
         count(&LOST, &[name, reason], workers.sum(|cells| cells.lost[index].value()));
     }
+    for (index, (_, reason)) in SessionEnd::ALL.iter().enumerate() {
+        let ended = workers.sum(|cells| cells.sessions_ended[index].value());
+        count(&SESSIONS_ENDED, &[name, reason], ended);
+    }
     count(&HELD, &[name], workers.sum(|cells| cells.held.value()));
     let holding = service.counters.holding.load(Ordering::Relaxed);
     gauge(&HOLDING, &[name], f64::from(holding));
@@ -36,6 +40,7 @@ pub(super) fn of_service(scrape: &Scrape<'_>, service: &Service) {
         let labels = [name, &*pool.config.name, &*priority.to_string()];
         flag(&POOL_ACTIVE, &labels, priority == service.serving);
         flag(&POOL_AVAILABLE, &labels, pool.available);
+        flag(&POOL_READY, &labels[..2], ready::is_ready(pool, scrape.now));
         gauge(&POOL_ENDPOINTS, &labels, pool.endpoints.len() as f64);
         let up = pool.verdicts.iter().filter(|verdict| **verdict == Verdict::Up).count();
         gauge(&POOL_ENDPOINTS_HEALTHY, &labels, up as f64);
@@ -154,5 +159,7 @@ fn of_upstream(labels: [&str; 3], endpoint: &Endpoint) {
     count(&UPSTREAM_CONNECTIONS, &labels, workers.sum(|cells| cells.connects.value()));
     let idle = workers.sum(|cells| u64::from(cells.idle.load(Ordering::Relaxed)));
     gauge(&UPSTREAM_IDLE, &labels, idle as f64);
+    let sessions = workers.sum(|cells| u64::from(cells.sessions.load(Ordering::Relaxed)));
+    gauge(&SESSIONS, &labels, sessions as f64);
     gauge(&UPSTREAM_IN_FLIGHT, &labels, f64::from(endpoint.in_flight()));
 }

@@ -183,10 +183,11 @@ fn moved(table: &mut Table) {
         decided: Duration::from_secs(50),
         published: Duration::from_millis(50_300),
     });
-    let standing = |_| (Verdict::Down, Default::default());
+    let standing =
+        |_| crate::table::build::Standing { verdict: Verdict::Down, ..Default::default() };
     let mut state = crate::failover::State::start(2, Duration::from_secs(50));
     state.serving = 1;
-    let service = crate::table::build::service(service, &state, Arc::new(history), &standing);
+    let service = crate::table::build::service(service, &state, None, Arc::new(history), &standing);
     table.services[0] = Arc::new(service);
 }
 
@@ -272,7 +273,7 @@ fn what_keeps_a_service_and_where_its_requests_go_can_be_alerted_on() {
     let service = &table.services[0];
     let standing = |_| Default::default();
     let history = Arc::clone(&service.history);
-    let mut service = crate::table::build::service(service, &state, history, &standing);
+    let mut service = crate::table::build::service(service, &state, None, history, &standing);
     service.share = Some(Share { pool: 0, permille: 250 });
     service.counters.holding.store(7, Ordering::Relaxed);
     service.counters.workers.of(1).held.add(9);
