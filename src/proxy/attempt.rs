@@ -1,6 +1,7 @@
 //! ○ One attempt: the request sent over one connection, and the answer taken back.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -394,7 +395,9 @@ fn of_client(broken: &Broken) -> Ended {
 ///
 /// A reset alone proves nothing, for what was read may not have been acknowledged yet. So this is
 /// asked only after an orderly end, and believed only once the reset is there too; that takes one
-/// round trip, for which it waits a moment.
+/// round trip, for which it waits a moment. That the end came before the reset is the kernel's
+/// word: it holds EPIPE against a connection that was reset after its end (Linux, `tcp_reset`).
+/// What only looks like an end, since somebody took a reset's error before, has none.
 async fn was_never_read(lease: &Lease, request_bytes: u64) -> bool {
     if !lease.reused || lease.connection.stream.is_tls() {
         return false;
@@ -403,10 +406,74 @@ async fn was_never_read(lease: &Lease, request_bytes: u64) -> bool {
     for _ in 0..20 {
         match sys::tcp_progress(&lease.connection.stream) {
             Ok(now) if now.bytes_acked > acked_before => return false,
-            Ok(now) if now.closed => return true,
+            Ok(now) if now.closed => {
+                let error = sys::take_error_of(lease.connection.stream.as_fd().as_raw_fd());
+                return error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+            }
             Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             Err(_) => return false,
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::fixture::Worker;
+    use super::*;
+    use crate::upstream::idle::Connection;
+    use crate::upstream::lease;
+
+    const REQUEST: &[u8] = b"POST / HTTP/1.1";
+
+    /// A connection as it is kept, and its other end.
+    fn kept(worker: &Worker) -> (Lease, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let stream = Stream::Plain(tokio::net::TcpStream::from_std(client).unwrap());
+        let chosen = worker.chosen(0, 0);
+        let connection = Connection { stream, written: REQUEST.len() as u64 };
+        worker.local.idle.borrow_mut().put(chosen.endpoint().id, connection, u64::MAX);
+        let lease = lease::reuse(&worker.local, chosen.enter(), true);
+        (lease.ok().unwrap(), server)
+    }
+
+    fn write(lease: &Lease) {
+        let written = rustix::io::write(&lease.connection.stream, REQUEST).unwrap();
+        assert_eq!(written, REQUEST.len());
+    }
+
+    #[tokio::test]
+    async fn what_met_a_closed_connection_was_never_read() {
+        let worker = Worker::new();
+        let (lease, server) = kept(&worker);
+        drop(server);
+        write(&lease);
+        assert!(was_never_read(&lease, REQUEST.len() as u64).await);
+    }
+
+    /// Nothing of the request is acknowledged, as where an endpoint resets at once after reading.
+    #[tokio::test]
+    async fn a_reset_proves_nothing_though_its_error_was_taken_by_somebody() {
+        for takes in [true, false] {
+            let worker = Worker::new();
+            let (lease, server) = kept(&worker);
+            let drop_all = socket2::SockFilter::new(0x06, 0, 0, 0);
+            socket2::SockRef::from(&server).attach_filter(&[drop_all]).unwrap();
+            write(&lease);
+            socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(server);
+            let socket = lease.connection.stream.as_fd().as_raw_fd();
+            while !sys::tcp_progress_of(socket).unwrap().closed {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(sys::tcp_progress_of(socket).unwrap().bytes_acked, 1);
+            assert!(!takes || sys::take_error_of(socket).is_some());
+            assert!(!was_never_read(&lease, REQUEST.len() as u64).await);
+        }
+    }
 }

@@ -219,19 +219,14 @@ async fn attempts<C: Client>(
                     call.switched = Some((lease, rest));
                     return ended;
                 }
-                let clean = ended == Ended::Answered && call.reusable && client.upload().done;
-                let clean = clean && !sessions::is_left(local, lease.chosen());
-                if clean && response.keep_alive() && !local.draining.get() {
-                    lease.give_back(local, response.keep_alive_timeout());
-                }
+                call.reusable &= ended == Ended::Answered && client.upload().done;
+                keep(local, call, lease, response);
                 return ended;
             }
             Outcome::Elsewhere => {
                 count_response(local, call, &lease);
                 call.status = 0;
-                if call.reusable && response.keep_alive() && !local.draining.get() {
-                    lease.give_back(local, response.keep_alive_timeout());
-                }
+                keep(local, call, lease, response);
                 continue;
             }
             Outcome::Failed { error, progress } => {
@@ -248,6 +243,14 @@ async fn attempts<C: Client>(
                 }
             }
         }
+    }
+}
+
+/// Keeps the connection of an answer that was read whole, unless the service has left its endpoint.
+fn keep(local: &Local, call: &Call, lease: Lease, response: &Response) {
+    let clean = call.reusable && response.keep_alive() && !local.draining.get();
+    if clean && !sessions::is_left(local, lease.chosen()) {
+        lease.give_back(local, response.keep_alive_timeout());
     }
 }
 
