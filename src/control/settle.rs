@@ -76,6 +76,9 @@ impl<E: Effects> Control<E> {
                 lines.push(Line::Moved { service, moved: moved.clone() });
                 Arc::make_mut(&mut history).record(moved);
             }
+            if let Some(hold) = ordered.filter(|ordered| ordered.held) {
+                Arc::make_mut(&mut history).held_because = Some(hold.reason.as_str().into());
+            }
             let why = broken_off.as_deref();
             lines.extend(troubled(service, state, &looked.views));
             lines.extend(returning(service, state, &looked.views, why, now));
