@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::rig::load::Plan;
 use crate::rig::proxy::FRONT;
@@ -113,8 +113,9 @@ fn slow_hot_is_not_dead() {
 fn proxy_without_descriptors_blames_nobody() {
     let trial = Trial::begin();
     let pid = Pid::from_raw(trial.proxy.pid() as i32);
-    // What is open stays open; nothing can be added.
-    let none = Rlimit { current: Some(16), maximum: None };
+    // What is open stays open; nothing can be added. The greatest limit is inherited from us.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let none = Rlimit { current: Some(16), maximum };
     let before = prlimit(pid, Resource::Nofile, none).unwrap();
     trial.rig.run_for(Duration::from_secs(4));
     prlimit(pid, Resource::Nofile, before).unwrap();

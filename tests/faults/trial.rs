@@ -169,9 +169,9 @@ impl Trial {
         }
         let (served, before) = (self.watch.moves(), self.before.clone());
         let ended = Ended { reports, served, before, after, status: self.proxy.status() };
+        ended.check();
         let counted = ended.grown(REQUESTS);
         assert!((requests..=requests + hang).contains(&counted), "{counted}: {requests} + {hang}");
-        ended.check();
         ended
     }
 }
@@ -237,7 +237,8 @@ impl Ended {
         let samples = || self.reports.iter().flat_map(|report| &report.samples);
         let wordless = |sample: &&Sample| !matches!(sample.outcome, Outcome::Answer { .. });
         let left: Vec<&Sample> = samples().filter(wordless).filter(|s| !hangs(s)).collect();
-        assert!(left.is_empty(), "left without a word: {left:?}");
+        let (count, first) = (left.len(), &left[..left.len().min(10)]);
+        assert_eq!(count, 0, "left without a word: {first:?} …; {:?}", self.all());
         // What the application answers is no loss, unless it says that it cannot.
         let failed = |s: &&Sample| !matches!(s.outcome, Outcome::Answer { status: 200..=500, .. });
         let lost = samples().filter(failed).filter(|s| !hangs(s)).count();
