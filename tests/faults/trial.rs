@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::metrics::Metrics;
+use crate::rig::app::Delivery;
 use crate::rig::load::{Load, Outcome, Plan, Sample};
 use crate::rig::proxy::{ADMIN, FRONT, Move, Proxy, Watch};
 use crate::rig::report::{Figures, Report};
@@ -212,7 +213,14 @@ impl Ended {
         self.served.get(1).expect("it moved").at
     }
 
-    /// Requests that got no 2xx: the latest due moment of each method, for a message.
+    /// All deliveries of the requests that were delivered more than once.
+    pub fn twice(&self) -> Vec<Delivery> {
+        let times = self.report().times_delivered();
+        let all = self.report().deliveries.iter();
+        all.filter(|delivery| times[&delivery.number] > 1).copied().collect()
+    }
+
+    /// In the order in which they were due.
     pub fn lost_posts(&self) -> Vec<&Sample> {
         self.report().lost().into_iter().filter(|sample| sample.post).collect()
     }
