@@ -5,6 +5,7 @@
 
 pub mod effects;
 mod guard;
+pub mod ledger;
 mod log;
 mod memory;
 pub mod orders;
