@@ -9,8 +9,13 @@ pub mod ledger;
 mod log;
 mod memory;
 pub mod orders;
+mod drill;
+pub mod probe_history;
 mod probes;
+pub mod recorder;
 pub mod reload;
+pub mod saved;
+pub mod state_file;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
