@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage, 78 a bad
 //! configuration at `run` (EX_CONFIG of sysexits.h, which a supervisor need not try again).
 
+pub mod backtest;
 pub mod check;
 pub mod control;
 pub mod demo;

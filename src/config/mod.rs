@@ -23,6 +23,27 @@ use std::time::Duration;
 
 pub use ipnet::IpNet;
 
+/// A duration as the file writes it: `800ms`, `30s`, `5m`.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|wrong| wrong.message)
+}
+
+/// A share as the file writes it, `50%` as 0.5.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn percentage(text: &str) -> Result<f64, String> {
+    units::percentage(text).map_err(|wrong| wrong.message)
+}
+
+/// A duration in its largest whole unit, as the file would write it.
+pub fn period(duration: Duration) -> impl fmt::Display {
+    units::Period(duration)
+}
+
 /// A checked configuration, with the files it names already read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {

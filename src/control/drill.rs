@@ -72,8 +72,7 @@ pub(super) enum Next {
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Drill {
-    /// A drill of a service with these pools. `patience`: how long the other pool's probes may take
-    /// to prove it.
+    /// A drill of a service with these pools.
     ///
     /// # Errors
     /// Why it is not begun.
@@ -82,7 +81,6 @@ impl Drill {
         serves: usize,
         views: &[PoolView],
         (held, ramping): (bool, bool),
-        patience: Duration,
         now: Duration,
     ) -> Result<Self, String> {
         let others = || (0..views.len()).filter(|pool| *pool != serves);
@@ -111,8 +109,13 @@ impl Drill {
             before: <_>::default(),
             target: Tally::default(),
             serving: Tally::default(),
-            phase: Phase::Proving { until: now.saturating_add(patience) },
+            phase: Phase::Proving { until: now },
         })
+    }
+
+    /// Until when the other pool may take to prove itself.
+    pub(super) fn wait_for_proof(&mut self, until: Duration) {
+        self.phase = Phase::Proving { until };
     }
 
     /// The part of new requests the other pool gets.
@@ -242,8 +245,9 @@ mod tests {
 
     fn begun(kind: DrillKind) -> Drill {
         let views = [up(900), up(900)];
-        let patience = Duration::from_secs(1);
-        Drill::begin(order(kind), 0, &views, (false, false), patience, millis(1000)).unwrap()
+        let mut drill = Drill::begin(order(kind), 0, &views, (false, false), millis(1000)).unwrap();
+        drill.wait_for_proof(millis(2000));
+        drill
     }
 
     /// The drill's pool has proved itself at 1005 ms; its order is under way.
@@ -354,7 +358,7 @@ mod tests {
     #[test]
     fn a_drill_is_refused_where_it_could_do_harm_and_a_decision_never_is() {
         let begin = |kind, views: &[PoolView], busy| {
-            Drill::begin(order(kind), 0, views, busy, millis(1), millis(0)).map(|drill| drill.to)
+            Drill::begin(order(kind), 0, views, busy, millis(0)).map(|drill| drill.to)
         };
         let both = [up(0), up(0)];
         assert!(begin(DrillKind::Full, &both, (true, false)).is_err());

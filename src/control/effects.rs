@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::config::Config;
 use crate::listen;
-use crate::probe::{self, Outcome, Subject};
+use crate::probe::{self, Outcome, Patience, Subject};
 use crate::proxy::worker::Workers;
 use crate::table::ListenerId;
 use crate::tls::{self, Certificates};
@@ -22,8 +22,8 @@ pub trait Effects: Send + Sync + 'static {
     /// Since the process's origin.
     fn now(&self) -> Duration;
 
-    /// One probe.
-    fn ask(&self, subject: &Subject) -> impl Future<Output = Outcome> + Send;
+    /// One probe; its outcome says when it began by [`Effects::now`].
+    fn ask(&self, subject: &Subject, patience: Patience) -> impl Future<Output = Outcome> + Send;
 
     /// May take long; called apart from the thread that probes.
     ///
@@ -57,8 +57,8 @@ impl Effects for World {
         clock::now()
     }
 
-    fn ask(&self, subject: &Subject) -> impl Future<Output = Outcome> + Send {
-        probe::ask(subject, &self.certificates)
+    fn ask(&self, subject: &Subject, patience: Patience) -> impl Future<Output = Outcome> + Send {
+        probe::ask(subject, &self.certificates, patience)
     }
 
     fn prepare(&self, config: &Config) -> Result<tls::Prepared, String> {

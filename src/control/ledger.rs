@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::config::{self, Failback};
 use crate::failover::record::{Clock, ConfigName, Cost, Evidence, Source, Times};
-use crate::failover::{Cause, Record};
+use crate::failover::{Cause, Move, Record};
 use crate::table::{EndpointId, Pool, Service, Table};
 
 pub use evidence::Noted;
@@ -85,7 +85,48 @@ pub struct Told<'a> {
     pub clock: Clock,
 }
 
+impl<'a> Told<'a> {
+    /// A move of this service, which is at this index; unforced, not held, not published yet.
+    pub fn moved(index: usize, service: &Service, moved: &Move, reason: &'a str) -> Self {
+        Self {
+            service: index,
+            from: Arc::clone(&service.pools[moved.from]),
+            to: Arc::clone(&service.pools[moved.to]),
+            cause: moved.cause,
+            reason,
+            forced: false,
+            held: false,
+            aborted: None,
+            began: moved.first_evidence,
+            decided: moved.decided,
+            published: moved.decided,
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// The counters of a service at one moment, for the cost of what is no move.
+#[derive(Debug)]
+pub struct Meter(Sample);
+
+impl Meter {
+    pub fn begin(table: &Table, index: usize, now: Duration) -> Self {
+        Self(Sample::of(table, index, now))
+    }
+
+    /// What was rescued, lost and held since then.
+    pub fn cost(&self, table: &Table, index: usize, now: Duration, in_flight: u64) -> Cost {
+        let most = table.services.get(index).map_or(0, |service| longest_wait(service));
+        Sample::of(table, index, now).cost_since(&self.0, in_flight, most)
+    }
+}
+
 impl Ledger {
+    /// The last success of each endpoint of a pool.
+    pub fn proof(&self, pool: &Arc<Pool>, clock: Clock) -> Vec<Evidence> {
+        self.observations.of_move(None, Some(pool), clock)
+    }
+
     /// Told of every observation that was folded.
     pub fn observed(&mut self, id: EndpointId, noted: Noted) {
         self.observations.note(id, noted);
@@ -303,11 +344,8 @@ impl Open {
 
     /// Brings cost and counted evidence up to `now`.
     fn count(&mut self, service: &Service, now: &Sample) {
-        let cells = service.counters.workers.iter();
-        let longest = cells.map(|cells| cells.rescue_wait_most_micros.load(Ordering::Relaxed));
         let in_flight = self.record.cost.in_flight;
-        let longest = longest.max().unwrap_or(0);
-        self.record.cost = now.cost_since(&self.before, in_flight, longest);
+        self.record.cost = now.cost_since(&self.before, in_flight, longest_wait(service));
         self.record.evidence = self.observed.clone();
         let Some(pool) = &self.blamed else { return };
         let counted: Vec<_> = now.failures_since(&self.before, pool).collect();
@@ -350,6 +388,11 @@ fn forget_marks(service: &Service, before: Duration) {
             Ordering::Relaxed,
         );
     }
+}
+
+fn longest_wait(service: &Service) -> u64 {
+    let cells = service.counters.workers.iter();
+    cells.map(|cells| cells.rescue_wait_most_micros.load(Ordering::Relaxed)).max().unwrap_or(0)
 }
 
 fn in_flight(pool: &Pool) -> u64 {

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use crate::config::check::{Diagnostic, Severity};
-use crate::failover::Cause;
+use crate::failover::{Cause, Record};
 use crate::health::{self, Flip, Verdict};
 use crate::table::Endpoint;
 use crate::table::history::Moved;
 
-use super::Reloaded;
+use super::{DrillReport, Reloaded};
 
 /// Something that changed; said after the table that carries it was published.
 #[derive(Debug)]
@@ -20,6 +20,13 @@ pub(super) enum Line {
     Moved { service: Arc<str>, moved: Moved },
     NoneAvailable { service: Arc<str>, serving: Arc<str>, why: String },
     AvailableAgain { service: Arc<str>, serving: Arc<str> },
+    Unproved { service: Arc<str>, serving: Arc<str>, to: Arc<str>, why: String },
+    Unsure { service: Arc<str>, serving: Arc<str> },
+    Held { service: Arc<str>, serving: Arc<str>, why: String },
+    Ordered { service: Arc<str>, did: String, reason: String, forced: bool, held: bool },
+    Returning { service: Arc<str>, to: Arc<str>, permille: u16, begins: bool, length: Duration },
+    BrokenOff { service: Arc<str>, to: Arc<str>, why: String },
+    Record(Arc<Record>),
 }
 
 impl Line {
@@ -27,11 +34,38 @@ impl Line {
         match self {
             Self::Verdict { endpoint, flip, state, why } => verdict(endpoint, *flip, state, why),
             Self::Moved { service, moved } => failover(service, moved),
+            Self::Record(record) => self::record(record),
             Self::NoneAvailable { service, serving, why } => {
                 error!(%service, %serving, why, "no pool is available");
             }
             Self::AvailableAgain { service, serving } => {
                 info!(%service, %serving, "a pool is available again");
+            }
+            Self::Unproved { service, serving, to, why } => {
+                let why = format!("{why}; {to} has not answered since, so it may be as dead");
+                warn!(%service, %serving, %to, why, "the serving pool is lost but not left yet");
+            }
+            Self::Unsure { service, serving } => {
+                let why = format!(
+                    "everything went dark at once, which may have been us; waiting for {serving} \
+                     to fail anew"
+                );
+                warn!(%service, %serving, why, "the serving pool is lost but not left yet");
+            }
+            Self::Held { service, serving, why } => {
+                let why = format!("{why}; an operator holds the service there");
+                error!(%service, %serving, why, "the serving pool is lost but not left");
+            }
+            Self::Ordered { service, did, reason, forced, held } => {
+                info!(%service, did, reason, forced, held, "order");
+            }
+            Self::Returning { service, to, permille, begins, length } => {
+                let share = format!("{} %", permille / 10);
+                let said = if *begins { "return begins" } else { "return goes on" };
+                info!(%service, %to, share, within_ms = millis(*length), "{said}");
+            }
+            Self::BrokenOff { service, to, why } => {
+                warn!(%service, %to, why, "return broken off");
             }
         }
     }
@@ -68,6 +102,21 @@ fn failover(service: &str, moved: &Moved) {
         }
         _ => info!(%service, %from, %to, %cause, why = &**reason, "failover"),
     }
+}
+
+/// The whole of it as JSON, for machines: when it is published, and when its cost is final.
+pub(super) fn record(record: &Record) {
+    let Record { id, complete, .. } = record;
+    let record = serde_json::to_string(record).unwrap_or_default();
+    info!(id, complete, record, "failover record");
+}
+
+/// A rehearsal that is over, whole as JSON.
+pub(super) fn drill(report: &DrillReport) {
+    let DrillReport { service, to, passed, .. } = report;
+    let why = report.aborted.as_deref().unwrap_or("the other pool could take over");
+    let report = serde_json::to_string(report).unwrap_or_default();
+    info!(service, to, passed, why, report, "drill");
 }
 
 pub(super) fn reload(file: &str, result: &Result<Reloaded, Vec<Diagnostic>>) {

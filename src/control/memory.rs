@@ -7,23 +7,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Config, HealthCheck};
-use crate::failover::{self, Cause, Move, Order, PoolView, Refusal, Settings};
-use crate::health::{self, Flip, Observation, Thresholds};
-use crate::table::build::{Endpoints, Standing};
-use crate::table::{Detail, Endpoint, EndpointId, Service, Table};
+use crate::failover::{self, Move, Order, PoolView, Refusal, Settings, Trouble};
+use crate::health::{self, Failure, Flip, Observation, Thresholds, Verdict};
+use crate::table::build::{self, Endpoints, Standing};
+use crate::table::{Detail, Endpoint, EndpointId, Mode, Service, Share, Table};
+
+use super::returning::Guard;
+use super::saved::Restored;
 
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    endpoints: Vec<Option<Watched>>,
-    services: Vec<Watch>,
+    pub(super) endpoints: Vec<Option<Watched>>,
+    pub(super) services: Vec<Watch>,
 }
 
 #[derive(Debug, Clone)]
-struct Watched {
-    id: EndpointId,
-    place: Place,
-    state: health::State,
-    reason: Option<Arc<str>>,
+pub(super) struct Watched {
+    pub(super) id: EndpointId,
+    pub(super) place: Place,
+    pub(super) state: health::State,
+    /// What the deciding observation saw.
+    pub(super) reason: Option<Arc<str>>,
+    pub(super) mode: Mode,
 }
 
 /// Where an endpoint stands in the configuration.
@@ -35,24 +40,42 @@ pub(super) struct Place {
 }
 
 #[derive(Debug)]
-struct Watch {
-    failover: failover::State,
+pub(super) struct Watch {
+    pub(super) failover: failover::State,
     /// Slots of its endpoints, by pool.
     slots: Vec<Vec<u32>>,
-    /// When a failback is due.
+    /// When a return, or its next share, is due.
     wake: Option<Duration>,
+    /// When all its endpoints are asked again, out of turn: while nobody can serve, or a move hangs
+    /// on an answer.
+    pub(super) round: Option<Duration>,
+    /// Watches a return by degrees.
+    pub(super) guard: Option<Guard>,
+    /// A part of new requests that a rehearsal gives to another pool.
+    pub(super) rehearsal: Option<Share>,
     /// The configuration changed since it was looked at. A change of configuration alone moves
     /// nothing; the next observation does.
     stale: bool,
+}
+
+/// One thing seen of an endpoint, by a probe or by a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Observed<'a> {
+    pub(super) id: EndpointId,
+    pub(super) observation: Observation,
+    pub(super) detail: &'a str,
+    pub(super) began: Duration,
 }
 
 /// What one observation came to.
 #[derive(Debug)]
 pub(super) struct Heard {
     pub(super) place: Place,
+    /// As it counted.
+    pub(super) observation: Observation,
+    pub(super) before: health::State,
     pub(super) state: health::State,
-    /// With the state before it.
-    pub(super) flip: Option<(Flip, health::State)>,
+    pub(super) flip: Option<Flip>,
     /// Its service is to be looked at.
     pub(super) due: bool,
 }
@@ -61,8 +84,6 @@ pub(super) struct Heard {
 #[derive(Debug)]
 pub(super) struct Looked {
     pub(super) moved: Option<Move>,
-    /// `none_available` changed to this.
-    pub(super) none_available: Option<bool>,
     pub(super) views: Vec<PoolView>,
 }
 
@@ -76,7 +97,32 @@ impl Memory {
             .collect();
         let start =
             |service: &Arc<Service>| failover::State::start(service.pools.len(), service.since);
-        Self::default().with(&endpoints, table.services.iter().map(start).collect(), |_| true)
+        let mut memory = Self::default().with(&endpoints, |_| true);
+        for (index, service) in table.services.iter().enumerate() {
+            memory.services.push(Watch::new(start(service), slots_of(&endpoints[index]), false));
+        }
+        memory
+    }
+
+    /// Remembers what a process before this one left. Nothing moves because of it: the first
+    /// observation of a service brings the first look.
+    pub(super) fn restore(&mut self, config: &Config, restored: Restored) {
+        for (watch, service) in self.services.iter_mut().zip(restored.services) {
+            let Some(service) = service else { continue };
+            watch.failover = service.failover;
+            watch.stale = true;
+            for (slots, endpoints) in watch.slots.iter().zip(service.endpoints) {
+                for (slot, known) in slots.iter().zip(endpoints) {
+                    let watched = self.endpoints.get_mut(*slot as usize).and_then(Option::as_mut);
+                    let Some(watched) = watched else { continue };
+                    watched.mode = known.mode;
+                    // Without a check a verdict could never change again.
+                    if check_at(config, watched.place).is_some() {
+                        (watched.state, watched.reason) = (known.state, known.reason);
+                    }
+                }
+            }
+        }
     }
 
     /// The memory of a new configuration: endpoints that are still probed keep their health,
@@ -92,10 +138,10 @@ impl Memory {
         let mut removed = Vec::new();
         // Without a check a verdict could never change again.
         let probed = |place: Place| check_at(config, place).is_some();
-        let mut memory = self.with(endpoints, Vec::new(), probed);
+        let mut memory = self.with(endpoints, probed);
         for (index, service) in config.services.iter().enumerate() {
             let slots = slots_of(&endpoints[index]);
-            let views = memory.views(service, &slots);
+            let views = memory.views_of(service, &slots);
             let known = previous.services.iter().position(|s| s.config.name == service.name);
             let failover = match known {
                 Some(known) => {
@@ -113,36 +159,37 @@ impl Memory {
                 None => failover::State::start(service.pools.len(), now),
             };
             // The look that the next observation brings finds when a failback is due.
-            memory.services.push(Watch { failover, slots, wake: None, stale: true });
+            let mut watch = Watch::new(failover, slots, true);
+            if let Some(known) = known {
+                // A return under way goes on being watched, if it goes on.
+                let guard = self.services[known].guard.clone();
+                watch.guard = guard.filter(|guard| guard.is_of(watch.failover.ramp));
+            }
+            watch.round = watch.failover.none_available.then_some(now);
+            memory.services.push(watch);
         }
         (memory, removed)
     }
 
-    fn with(
-        &self,
-        endpoints: &Endpoints,
-        starts: Vec<failover::State>,
-        keep: impl Fn(Place) -> bool,
-    ) -> Self {
+    /// What is known of these endpoints; of one not to be kept, the operator's order alone.
+    fn with(&self, endpoints: &Endpoints, keep: impl Fn(Place) -> bool) -> Self {
         let mut memory = Self::default();
         for (service, pools) in endpoints.iter().enumerate() {
             for (pool, endpoints) in pools.iter().enumerate() {
                 for (endpoint, known) in endpoints.iter().enumerate() {
                     let place = Place { service, pool, endpoint };
-                    let kept = self.watched(known.id).filter(|_| keep(place)).cloned();
-                    let new =
-                        || Watched { id: known.id, place, state: <_>::default(), reason: None };
-                    memory.put(Watched { place, ..kept.unwrap_or_else(new) });
+                    let before = self.watched(known.id);
+                    let kept = before.filter(|_| keep(place));
+                    memory.put(Watched {
+                        id: known.id,
+                        place,
+                        state: kept.map(|kept| kept.state).unwrap_or_default(),
+                        reason: kept.and_then(|kept| kept.reason.clone()),
+                        mode: before.map(|before| before.mode).unwrap_or_default(),
+                    });
                 }
             }
         }
-        let watch = |(index, failover): (usize, _)| Watch {
-            failover,
-            slots: slots_of(&endpoints[index]),
-            wake: None,
-            stale: false,
-        };
-        memory.services = starts.into_iter().enumerate().map(watch).collect();
         memory
     }
 
@@ -158,15 +205,23 @@ impl Memory {
         self.endpoints.get(id.slot as usize)?.as_ref().filter(|watched| watched.id == id)
     }
 
-    /// The endpoint has a verdict and its last probes agree with it.
-    pub(super) fn is_settled(&self, id: EndpointId) -> bool {
-        self.watched(id).is_some_and(|watched| !watched.state.in_doubt())
+    pub(super) fn place(&self, id: EndpointId) -> Option<Place> {
+        self.watched(id).map(|watched| watched.place)
+    }
+
+    /// When the newest probe that succeeded began.
+    pub(super) fn last_success(&self, id: EndpointId) -> Option<Duration> {
+        self.watched(id)?.state.last_success
+    }
+
+    pub(super) fn verdict(&self, id: EndpointId) -> Verdict {
+        self.watched(id).map(|watched| watched.state.verdict).unwrap_or_default()
     }
 
     pub(super) fn standing(&self, id: EndpointId) -> Standing {
         self.watched(id).map_or_else(Standing::default, |watched| {
             let detail = Detail { since: watched.state.since, reason: watched.reason.clone() };
-            (watched.state.verdict, detail)
+            Standing { verdict: watched.state.verdict, detail, mode: watched.mode }
         })
     }
 
@@ -179,15 +234,20 @@ impl Memory {
         self.services.iter().map(|watch| watch.failover.clone()).collect()
     }
 
-    /// Folds what a probe saw; `None` if the endpoint is gone or not probed any more.
+    /// The part of a service's new requests that goes to another pool.
+    pub(super) fn share(&self, service: usize, now: Duration) -> Option<Share> {
+        let watch = &self.services[service];
+        watch.rehearsal.or_else(|| build::share_of(&watch.failover, now))
+    }
+
+    /// Folds what was seen; `None` if the endpoint is gone or not probed (any more).
     pub(super) fn hear(
         &mut self,
         config: &Config,
-        id: EndpointId,
-        observation: Observation,
-        detail: &str,
+        observed: Observed<'_>,
         now: Duration,
     ) -> Option<Heard> {
+        let Observed { id, detail, began, .. } = observed;
         let watched = self.endpoints.get_mut(id.slot as usize)?.as_mut()?;
         if watched.id != id {
             return None;
@@ -195,63 +255,140 @@ impl Memory {
         let check = check_at(config, watched.place)?;
         let thresholds =
             Thresholds { unhealthy: check.unhealthy_threshold, healthy: check.healthy_threshold };
+        let place = watched.place;
+        let watch = &self.services[place.service];
+        let observation = match observed.observation {
+            // The darkness may have been ours: what was asked in it and not answered is void.
+            Observation::Failure(Failure::Timeout)
+                if watch.failover.light.is_some_and(|light| began < light) =>
+            {
+                Observation::SelfFault
+            }
+            observation => observation,
+        };
         let before = watched.state;
-        let (state, flip) = before.step(observation, now, now, thresholds);
+        let (state, flip) = before.step(observation, began, now, thresholds);
         watched.state = state;
         if flip.is_some() {
             watched.reason = Some(detail.into());
         }
-        let place = watched.place;
-        let watch = &self.services[place.service];
         let due = flip.is_some() || watch.stale || watch.failover.is_anxious();
-        Some(Heard { place, state, flip: flip.map(|flip| (flip, before)), due })
+        Some(Heard { place, observation, before, state, flip, due })
     }
 
     /// Looks at one service, and moves it where that is due.
     pub(super) fn look(&mut self, config: &Config, index: usize, now: Duration) -> Looked {
         let service = &config.services[index];
-        let views = self.views(service, &self.services[index].slots);
+        let views = self.views(service, index);
         let watch = &mut self.services[index];
         let step = watch.failover.step(&views, settings(service), now);
-        let was = std::mem::replace(&mut watch.failover, step.state);
+        let before = std::mem::replace(&mut watch.failover, step.state);
         watch.wake = step.wake.map(|wake| now + wake);
         watch.stale = false;
-        let none = watch.failover.none_available;
-        let none_available = (was.none_available != none).then_some(none);
-        Looked { moved: step.moved, none_available, views }
+        // What changed the trouble may end it: all are asked at once.
+        if !watch.is_pressed() {
+            watch.round = None;
+        } else if watch.round.is_none() || before.trouble != watch.failover.trouble {
+            watch.round = Some(now);
+        }
+        Looked { moved: step.moved, views }
     }
 
-    /// Carries out an operator's order.
+    /// Carries out an operator's order; only tries whether it could be where not `really`.
     pub(super) fn switch(
         &mut self,
         config: &Config,
         index: usize,
-        to: usize,
+        order: Order,
         now: Duration,
+        really: bool,
     ) -> Result<Option<Move>, Refusal> {
-        let views = self.views(&config.services[index], &self.services[index].slots);
+        let views = self.views(&config.services[index], index);
         let watch = &mut self.services[index];
-        let order = Order { to, hold: false, force: false, cause: Cause::Manual };
         let (state, moved) = watch.failover.switch(order, &views, now)?;
-        watch.failover = state;
+        if really {
+            watch.failover = state;
+        }
         Ok(moved)
+    }
+
+    /// Ends an operator's hold and the standing of his order; false if there was neither.
+    pub(super) fn release(&mut self, index: usize) -> bool {
+        let failover = &mut self.services[index].failover;
+        let stood = failover.held || failover.stands;
+        *failover = failover.released();
+        stood
+    }
+
+    /// Ends a return under way.
+    pub(super) fn break_off(&mut self, index: usize, now: Duration) {
+        let failover = &mut self.services[index].failover;
+        *failover = failover.broken_off(now);
+    }
+
+    pub(super) fn mode(&self, id: EndpointId) -> Mode {
+        self.watched(id).map(|watched| watched.mode).unwrap_or_default()
+    }
+
+    pub(super) fn set_mode(&mut self, id: EndpointId, mode: Mode) {
+        let watched = self.endpoints.get_mut(id.slot as usize).and_then(Option::as_mut);
+        if let Some(watched) = watched.filter(|watched| watched.id == id) {
+            watched.mode = mode;
+        }
+    }
+
+    /// What is known of an endpoint's health.
+    pub(super) fn health(&self, id: EndpointId) -> health::State {
+        self.watched(id).map(|watched| watched.state).unwrap_or_default()
+    }
+
+    /// When a return, or its next share, is due.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        self.services.iter().filter_map(|watch| watch.wake).min()
     }
 
     /// When to look again though nothing happened.
     pub(super) fn next_wake(&self) -> Option<Duration> {
-        self.services.iter().filter_map(|watch| watch.wake).min()
+        let wakes = |watch: &Watch| {
+            let guard = watch.guard.as_ref().map(|guard| guard.next);
+            [watch.wake, watch.round, guard].into_iter().flatten().min()
+        };
+        self.services.iter().filter_map(wakes).min()
     }
 
-    /// Services whose time has come.
+    /// Services for which something is due: a look, or a check of a return under way.
     pub(super) fn due(&self, now: Duration) -> Vec<usize> {
-        let due = |watch: &Watch| watch.wake.is_some_and(|wake| wake <= now);
+        let due = |watch: &Watch| {
+            let guard = watch.guard.as_ref().map(|guard| guard.next);
+            [watch.wake, guard].into_iter().flatten().any(|at| at <= now)
+        };
         (0..self.services.len()).filter(|index| due(&self.services[*index])).collect()
     }
 
-    fn views(&self, service: &config::Service, slots: &[Vec<u32>]) -> Vec<PoolView> {
+    /// Services all of whose endpoints are to be asked now; next time after their fast interval.
+    pub(super) fn rounds(&mut self, config: &Config, now: Duration) -> Vec<usize> {
+        let mut due = Vec::new();
+        for (index, watch) in self.services.iter_mut().enumerate() {
+            if watch.round.is_some_and(|at| at <= now) {
+                let checks = config.services[index].pools.iter().flat_map(|p| &p.health_check);
+                let pause = checks.map(|check| check.fast_interval).min();
+                watch.round = pause.map(|pause| now + pause);
+                due.push(index);
+            }
+        }
+        due
+    }
+
+    /// The pools of a service, as the verdicts are now.
+    pub(super) fn views(&self, service: &config::Service, index: usize) -> Vec<PoolView> {
+        self.views_of(service, &self.services[index].slots)
+    }
+
+    fn views_of(&self, service: &config::Service, slots: &[Vec<u32>]) -> Vec<PoolView> {
         let view = |(pool, slots): (&Arc<config::Pool>, &Vec<u32>)| {
             let states = slots.iter().filter_map(|slot| {
-                self.endpoints.get(*slot as usize)?.as_ref().map(|watched| (&watched.state, true))
+                let watched = self.endpoints.get(*slot as usize)?.as_ref()?;
+                Some((&watched.state, watched.mode == Mode::Active))
             });
             // Within this time every endpoint of a pool is asked, so that is how far apart the
             // first failures of one event can lie.
@@ -260,6 +397,18 @@ impl Memory {
             PoolView::of(pool.min_healthy, window, states)
         };
         service.pools.iter().zip(slots).map(view).collect()
+    }
+}
+
+impl Watch {
+    fn new(failover: failover::State, slots: Vec<Vec<u32>>, stale: bool) -> Self {
+        Self { failover, slots, wake: None, round: None, guard: None, rehearsal: None, stale }
+    }
+
+    /// Nobody can serve, or a move hangs on an answer: every answer counts now.
+    fn is_pressed(&self) -> bool {
+        let anxious = self.failover.is_anxious();
+        anxious || self.failover.trouble == Some(Trouble::NoneAvailable)
     }
 }
 

@@ -3,44 +3,47 @@
 //! One task owns everything there is to remember. It runs with the probes on a thread of its own,
 //! and publishes only when a verdict, a serving pool or the configuration changed.
 
+pub mod backtest;
+mod bursts;
+mod command;
+mod drill;
 pub mod effects;
+mod evidence;
 mod guard;
+mod keeping;
 pub mod ledger;
 mod log;
 mod memory;
 pub mod orders;
-mod drill;
 pub mod probe_history;
 mod probes;
 pub mod recorder;
+mod rehearse;
 pub mod reload;
+mod returning;
 pub mod saved;
+mod settle;
 pub mod state_file;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::check::Diagnostic;
 use crate::current::Current;
-use crate::failover::{Cause, Move};
-use crate::health::{Failure, Observation, Verdict, schedule};
-use crate::probe::{Outcome, Report};
-use crate::table::counters::ProbeCells;
-use crate::table::history::{History, Moved};
+use crate::probe::Report;
 use crate::table::live::Sighting;
-use crate::table::{Service, build};
 
 pub use effects::{Effects, World};
+pub use keeping::resumed;
 pub use orders::{Answer, DrillKind, DrillOrder, DrillReport, ModeOrder, SwitchOrder};
 pub use reload::{ReloadCounters, Source};
 
-use log::Line;
-use memory::{Memory, check_at};
+use command::Planned;
+use keeping::Keeping;
+use memory::Memory;
 use probes::Probes;
+use rehearse::Rehearsal;
 use reload::Reloads;
 
 /// Events and reports that may wait for control.
@@ -82,11 +85,15 @@ pub struct Control<E: Effects> {
     current: Arc<Current>,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     reports: mpsc::Receiver<Report>,
-    sightings: mpsc::Receiver<Sighting>,
     batch: Vec<Report>,
+    sightings: mpsc::Receiver<Sighting>,
+    seen: Vec<Sighting>,
+    planned: Vec<Planned>,
     memory: Memory,
     probes: Probes<E>,
     reloads: Reloads<E>,
+    keeping: Keeping,
+    rehearsals: Vec<Rehearsal>,
     random: fastrand::Rng,
 }
 
@@ -95,7 +102,8 @@ enum Happening<E: Effects> {
     Event(Option<Event>),
     /// In `batch`.
     Reports,
-    Sighted(Sighting),
+    /// In `seen`.
+    Sightings,
     Loaded(Box<reload::Loaded<E>>),
     Time,
 }
@@ -119,8 +127,12 @@ impl<E: Effects> Control<E> {
             current,
             events: mpsc::channel(QUEUE),
             reports,
-            sightings,
             batch: Vec::new(),
+            sightings,
+            seen: Vec::new(),
+            planned: Vec::new(),
+            keeping: Keeping::default(),
+            rehearsals: Vec::new(),
             random: fastrand::Rng::new(),
         }
     }
@@ -139,22 +151,27 @@ impl<E: Effects> Control<E> {
         self.probes.follow(&self.current.load(), &mut self.random);
         loop {
             match self.next().await {
-                Happening::Event(None | Some(Event::Stop)) => return,
+                Happening::Event(None | Some(Event::Stop)) => {
+                    self.keep_state(true);
+                    return;
+                }
                 Happening::Event(Some(event)) => self.obey(event),
                 Happening::Reports => self.fold(),
-                Happening::Sighted(seen) => self.sighted(seen),
+                Happening::Sightings => self.sighted(),
                 Happening::Loaded(loaded) => self.loaded(*loaded),
-                Happening::Time => {
-                    let now = self.effects.now();
-                    let due = self.memory.due(now).into_iter().map(|index| (index, false));
-                    self.settle(due.collect(), Vec::new(), now);
-                }
+                Happening::Time => self.tick(),
             }
+            self.rehearse();
+            self.keep_state(false);
         }
     }
 
     async fn next(&mut self) -> Happening<E> {
-        let wake = self.memory.next_wake().map(|at| at.saturating_sub(self.effects.now()));
+        let planned = self.planned.iter().map(|planned| planned.until);
+        let drills = self.rehearsals.iter().map(|rehearsal| rehearsal.next);
+        let kept = self.keeping.wake(self.effects.now());
+        let wake = planned.chain(self.memory.next_wake()).chain(drills).chain([kept]).min();
+        let wake = wake.map(|at| at.saturating_sub(self.effects.now()));
         let time = async {
             match wake {
                 Some(wake) => tokio::time::sleep(wake).await,
@@ -164,181 +181,25 @@ impl<E: Effects> Control<E> {
         tokio::select! {
             event = self.events.1.recv() => Happening::Event(event),
             _ = self.reports.recv_many(&mut self.batch, QUEUE) => Happening::Reports,
-            Some(seen) = self.sightings.recv() => Happening::Sighted(seen),
+            // A closed channel would be ready for ever.
+            1.. = self.sightings.recv_many(&mut self.seen, QUEUE) => Happening::Sightings,
             loaded = self.reloads.loaded() => Happening::Loaded(loaded),
             () = time => Happening::Time,
-        }
-    }
-
-    /// Failed requests make us look sooner, but decide nothing: an endpoint in doubt is already
-    /// probed as often as may be.
-    fn sighted(&mut self, seen: Sighting) {
-        if self.memory.is_settled(seen.endpoint) {
-            self.probes.hasten(seen.endpoint, self.effects.now());
         }
     }
 
     fn obey(&mut self, event: Event) {
         match event {
             Event::Reload { force, reply } => self.reloads.ask(force, reply),
-            Event::Switch { service, order, reply } => {
-                // The asker may have gone; its order is carried out all the same.
-                let _ = reply.send(self.switch(&service, &order.to, &order.reason));
+            Event::Switch { service, order, reply } => self.switch(service, order, reply),
+            Event::Release { service, reason, reply } => {
+                // The asker may have gone; the order is carried out all the same.
+                let _ = reply.send(self.release(&service, &reason));
             }
-            Event::Release { .. } | Event::Mode { .. } | Event::Drill { .. } => {}
+            Event::Mode { service, order, reply } => self.mode(service, order, reply),
+            Event::Drill { service, order, reply } => self.drill(&service, order, reply),
             Event::Stop => {}
         }
-    }
-
-    /// Folds what probes saw, and tells each when to look again.
-    fn fold(&mut self) {
-        let now = self.effects.now();
-        let table = self.current.load();
-        let mut due = BTreeMap::new();
-        let mut lines = Vec::new();
-        for Report { id, outcome, next } in std::mem::take(&mut self.batch) {
-            let Outcome { observation, detail, .. } = &outcome;
-            // To drop `next` ends the probes of an endpoint that is gone.
-            let Some(heard) = self.memory.hear(&table.config, id, *observation, detail, now) else {
-                continue;
-            };
-            let place = heard.place;
-            let pool = &table.services[place.service].pools[place.pool];
-            let endpoint = &pool.endpoints[place.endpoint];
-            count(&endpoint.counters.probes, &outcome, heard.flip.map(|flip| flip.0.to), now);
-            if let Some(check) = check_at(&table.config, place) {
-                let _ = next.send(schedule::next_delay(&heard.state, check, self.random.u64(..)));
-            }
-            if heard.due {
-                *due.entry(place.service).or_default() |= heard.flip.is_some();
-            }
-            if let Some((flip, _)) = heard.flip {
-                let endpoint = Arc::clone(endpoint);
-                lines.push(Line::Verdict {
-                    endpoint,
-                    flip,
-                    state: heard.state,
-                    why: outcome.detail,
-                });
-            }
-        }
-        self.settle(due, lines, now);
-    }
-
-    /// Looks at services (by index; true: a verdict changed), publishes what changed, and says so.
-    fn settle(&mut self, due: BTreeMap<usize, bool>, mut lines: Vec<Line>, now: Duration) {
-        let table = self.current.load();
-        let mut renewed = Vec::new();
-        for (index, flipped) in due {
-            let service = &table.services[index];
-            let looked = self.memory.look(&table.config, index, now);
-            if !flipped && looked.moved.is_none() && looked.none_available.is_none() {
-                continue;
-            }
-            let serving = self.memory.failover(index).serving;
-            let names = || {
-                let pool = &service.config.pools[serving];
-                (Arc::clone(&service.config.name), Arc::clone(&pool.name))
-            };
-            let mut history = Arc::clone(&service.history);
-            if let Some(moved) = looked.moved {
-                let reason = match moved.cause {
-                    Cause::Health => looked.views[moved.from].shortage(),
-                    _ => format!("{} was available for long enough", names().1),
-                };
-                let moved = self.moved(service, &moved, &reason);
-                lines.push(Line::Moved { service: names().0, moved: moved.clone() });
-                Arc::make_mut(&mut history).record(moved);
-            }
-            if let Some(none) = looked.none_available {
-                let why = || looked.views[serving].shortage();
-                let (service, serving) = names();
-                lines.push(match none {
-                    true => Line::NoneAvailable { service, serving, why: why() },
-                    false => Line::AvailableAgain { service, serving },
-                });
-            }
-            renewed.push((index, self.renewed(index, service, history)));
-        }
-        if !renewed.is_empty() {
-            self.current.publish(build::with_services(&table, renewed));
-        }
-        lines.iter().for_each(Line::write);
-    }
-
-    fn renewed(&self, index: usize, service: &Service, history: Arc<History>) -> Service {
-        let standing = |id| self.memory.standing(id);
-        build::service(service, self.memory.failover(index), history, &standing)
-    }
-
-    fn moved(&self, service: &Service, moved: &Move, reason: &str) -> Moved {
-        let name = |pool: usize| Arc::clone(&service.config.pools[pool].name);
-        Moved {
-            from: name(moved.from),
-            to: name(moved.to),
-            cause: moved.cause,
-            reason: reason.into(),
-            first_evidence: moved.first_evidence,
-            decided: moved.decided,
-            published: self.effects.now(),
-        }
-    }
-
-    fn switch(&mut self, service: &str, to: &str, reason: &str) -> Result<String, String> {
-        let table = self.current.load();
-        let index = table.services.iter().position(|s| &*s.config.name == service);
-        let index = index.ok_or_else(|| format!("there is no service {service}"))?;
-        let known = &table.services[index];
-        let pool = known.config.pools.iter().position(|pool| &*pool.name == to);
-        let pool = pool.ok_or_else(|| format!("{service} has no pool {to}"))?;
-        let now = self.effects.now();
-        let moved = self
-            .memory
-            .switch(&table.config, index, pool, now)
-            .map_err(|refusal| format!("{service} is not moved to {to}: {refusal}"))?;
-        let Some(moved) = moved else {
-            return Ok(format!("{service} is served by {to} already"));
-        };
-        let moved = self.moved(known, &moved, reason);
-        let mut history = Arc::clone(&known.history);
-        Arc::make_mut(&mut history).record(moved.clone());
-        let renewed = self.renewed(index, known, history);
-        self.current.publish(build::with_services(&table, [(index, renewed)]));
-        let said = format!("{service} moved from {} to {to}", moved.from);
-        Line::Moved { service: Arc::clone(&known.config.name), moved }.write();
-        // The move may have made a failback due, or ended one.
-        self.settle(BTreeMap::from([(index, false)]), Vec::new(), now);
-        Ok(said)
-    }
-}
-
-fn count(cells: &ProbeCells, outcome: &Outcome, flipped: Option<Verdict>, now: Duration) {
-    // Zero means never.
-    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1) + 1;
-    let micros = u64::try_from(outcome.took.as_micros()).unwrap_or(u64::MAX);
-    match outcome.observation {
-        Observation::Errors | Observation::SelfFault => {
-            cells.voids.increment();
-            return;
-        }
-        Observation::Success => {
-            cells.successes.increment();
-            cells.last_success_millis.store(now, Ordering::Relaxed);
-        }
-        Observation::Failure(failure) => {
-            cells.failures.increment();
-            if failure == Failure::Timeout {
-                cells.timeouts.increment();
-            }
-            cells.last_failure_millis.store(now, Ordering::Relaxed);
-        }
-    }
-    cells.duration_sum_micros.add(micros);
-    cells.last_duration_micros.store(micros, Ordering::Relaxed);
-    match flipped {
-        Some(Verdict::Up) => cells.to_up.increment(),
-        Some(Verdict::Down) => cells.to_down.increment(),
-        Some(Verdict::Unknown) | None => {}
     }
 }
 

@@ -30,9 +30,9 @@ pub enum Line {
 /// One observation, or a run of equal ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    pub service: Arc<str>,
-    pub pool: Arc<str>,
-    pub endpoint: Arc<str>,
+    pub service: String,
+    pub pool: String,
+    pub endpoint: String,
     pub source: Source,
     /// `success`, `refused`, `timeout`, `503` …, `errors`, `void`.
     pub result: String,
@@ -136,9 +136,9 @@ impl Run {
         Self {
             result: result_of(seen.observation),
             took: u64::try_from(seen.at.since(seen.began).as_micros()).unwrap_or(u64::MAX),
-            service: seen.service,
-            pool: seen.pool,
-            endpoint: seen.endpoint,
+            service: seen.service.to_string(),
+            pool: seen.pool.to_string(),
+            endpoint: seen.endpoint.to_string(),
             source: seen.source,
             detail: seen.detail,
             first: seen.at,
@@ -314,7 +314,7 @@ mod tests {
                 let mut read: Vec<_> = lines
                     .iter()
                     .filter_map(|line| match line {
-                        Line::Run(run) if &*run.endpoint == endpoint => Some(run),
+                        Line::Run(run) if run.endpoint == endpoint => Some(run),
                         _ => None,
                     })
                     .flat_map(|run| run.times().map(|times| (times.1, run.observation())))

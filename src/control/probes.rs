@@ -4,28 +4,37 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
-use tokio::task::AbortHandle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::health::schedule;
-use crate::probe::{self, Report, Subject};
-use crate::table::{EndpointId, Table};
+use crate::probe::{self, Outcome, Patience, Report, Subject};
+use crate::table::{Endpoint, EndpointId, Table};
 
 use super::Effects;
+use super::bursts::AT_ONCE;
 
 pub(super) struct Probes<E> {
-    effects: Arc<E>,
-    reports: mpsc::Sender<Report>,
-    running: HashMap<EndpointId, Probe>,
+    pub(super) effects: Arc<E>,
+    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) running: HashMap<EndpointId, Probe>,
+    /// For probes out of turn of endpoints that may well be dead …
+    pub(super) doubted: Arc<Semaphore>,
+    /// … and of those that should answer soon, so that these never wait behind the silent.
+    pub(super) trusted: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
-struct Probe {
-    subject: Arc<Subject>,
+pub(super) struct Probe {
+    pub(super) subject: Arc<Subject>,
+    pub(super) endpoint: Arc<Endpoint>,
     task: AbortHandle,
-    hasten: Arc<Notify>,
-    /// When it was last hastened.
-    hastened: Option<Duration>,
+    /// How long a probe that succeeds usually takes.
+    pub(super) usual: Option<Duration>,
+    /// Probes out of turn that wait or are in flight.
+    pub(super) extra: JoinSet<()>,
+    /// When the last burst began.
+    pub(super) burst: Option<Duration>,
 }
 
 impl Drop for Probe {
@@ -36,7 +45,8 @@ impl Drop for Probe {
 
 impl<E: Effects> Probes<E> {
     pub(super) fn new(effects: Arc<E>, reports: mpsc::Sender<Report>) -> Self {
-        Self { effects, reports, running: HashMap::new() }
+        let [doubted, trusted] = [(); 2].map(|()| Arc::new(Semaphore::new(AT_ONCE)));
+        Self { effects, reports, running: HashMap::new(), doubted, trusted }
     }
 
     /// Probes exactly the endpoints of `table`: new ones at once, known ones undisturbed unless how
@@ -44,52 +54,60 @@ impl<E: Effects> Probes<E> {
     pub(super) fn follow(&mut self, table: &Table, random: &mut fastrand::Rng) {
         let mut before = std::mem::take(&mut self.running);
         let mut new = Vec::new();
-        for subject in subjects(table) {
+        for (endpoint, subject) in subjects(table) {
             match before.remove(&subject.id) {
                 Some(probe) if *probe.subject == subject => {
                     self.running.insert(subject.id, probe);
                 }
-                _ => new.push(subject),
+                _ => new.push((endpoint, subject)),
             }
         }
-        for subject in &new {
-            let delay = schedule::first_delay(new.len(), &subject.check, random.u64(..));
-            let (id, subject) = (subject.id, Arc::new(subject.clone()));
-            let (effects, asked) = (Arc::clone(&self.effects), Arc::clone(&subject));
-            let reports = self.reports.clone();
-            let hasten = Arc::new(Notify::new());
-            let sooner = Arc::clone(&hasten);
-            let task = tokio::spawn(async move {
-                probe::run(id, delay, reports, sooner, || effects.ask(&asked)).await;
-            });
-            let task = task.abort_handle();
-            self.running.insert(id, Probe { subject, task, hasten, hastened: None });
+        let count = new.len();
+        for (endpoint, subject) in new {
+            let delay = schedule::first_delay(count, &subject.check, random.u64(..));
+            self.begin(endpoint, Arc::new(subject), delay);
         }
+    }
+
+    fn begin(&mut self, endpoint: Arc<Endpoint>, subject: Arc<Subject>, delay: Duration) {
+        let (effects, asked) = (Arc::clone(&self.effects), Arc::clone(&subject));
+        let (id, reports) = (subject.id, self.reports.clone());
+        let task = tokio::spawn(async move {
+            let patience = Patience::ordinary(&asked.check);
+            probe::run(id, delay, reports, || effects.ask(&asked, patience)).await;
+        });
+        let task = task.abort_handle();
+        let (usual, extra, burst) = (None, JoinSet::new(), None);
+        let probe = Probe { subject, endpoint, task, usual, extra, burst };
+        self.running.insert(id, probe);
     }
 }
 
 impl<E> Probes<E> {
-    /// Asks an endpoint at once, at most once a `fast_interval`.
-    pub(super) fn hasten(&mut self, id: EndpointId, now: Duration) {
+    /// Learns how long an endpoint usually takes.
+    pub(super) fn succeeded(&mut self, id: EndpointId, outcome: &Outcome) {
         let Some(probe) = self.running.get_mut(&id) else { return };
-        let pause = probe.subject.check.fast_interval;
-        if probe.hastened.is_none_or(|last| now.saturating_sub(last) >= pause) {
-            probe.hastened = Some(now);
-            // Not kept for later: a probe in flight will tell as much.
-            probe.hasten.notify_waiters();
+        let smoothed = |before: Duration| before - before / 8 + outcome.took / 8;
+        probe.usual = Some(probe.usual.map_or(outcome.took, smoothed));
+        if let Some(tcp) = outcome.timings.tcp {
+            probe.endpoint.live.connected(tcp + outcome.timings.tls.unwrap_or_default());
         }
     }
 }
 
-fn subjects(table: &Table) -> impl Iterator<Item = Subject> {
+/// Every endpoint that has a health check, and how it is asked.
+fn subjects(table: &Table) -> impl Iterator<Item = (Arc<Endpoint>, Subject)> {
     let pools = table.services.iter().flat_map(|service| service.pools.iter());
     let checked = pools.filter_map(|pool| Some((pool, pool.config.health_check.as_ref()?)));
     checked.flat_map(|(pool, check)| {
-        pool.endpoints.iter().zip(&pool.config.endpoints).map(|(endpoint, config)| Subject {
-            id: endpoint.id,
-            endpoint: Arc::clone(config),
-            check: check.clone(),
-            tls: pool.config.upstream.tls.clone(),
+        pool.endpoints.iter().zip(&pool.config.endpoints).map(|(endpoint, config)| {
+            let subject = Subject {
+                id: endpoint.id,
+                endpoint: Arc::clone(config),
+                check: check.clone(),
+                tls: pool.config.upstream.tls.clone(),
+            };
+            (Arc::clone(endpoint), subject)
         })
     })
 }

@@ -16,10 +16,12 @@ use crate::config::Config;
 use crate::config::check::{Checked, Diagnostic};
 use crate::failover::{Cause, Move, PoolView};
 use crate::health::Verdict;
-use crate::table::{Listener, ListenerId, Service, Table, build};
+use crate::table::{Listener, ListenerId, Mode, Service, Table, build};
 
 use super::guard::{error, needs_restart, refuse_collapse};
-use super::{Control, Effects, Line, Reloaded, log};
+use super::ledger::Told;
+use super::log::{self, Line};
+use super::{Control, Effects, Reloaded};
 
 type Reply = oneshot::Sender<Result<Reloaded, Vec<Diagnostic>>>;
 
@@ -171,19 +173,20 @@ impl<E: Effects> Control<E> {
         let standing = |id| memory.standing(id);
         let states = memory.failovers();
         let mut next =
-            build::reload(config.into(), &table, endpoints, identities, &states, &standing);
+            build::reload(config.into(), &table, endpoints, identities, &states, now, &standing);
         let bound = self.bind_new(&table, &next)?;
 
         // From here on nothing can fail.
         let mut lines = Vec::new();
         for (index, from) in removed {
-            lines.push(self.hand_over(&mut next, index, from));
+            self.hand_over(&table, &mut next, (index, from), &mut lines);
         }
         lines.extend(next.services.iter().filter_map(|service| turned(&table, service)));
         let generation = next.generation;
         self.effects.replace(prepared);
         self.memory = memory;
         self.probes.follow(&next, &mut self.random);
+        self.keeping.ledger.follow(&next);
         self.current.publish(next);
         for (id, sockets) in bound {
             self.effects.listen(id, sockets);
@@ -217,23 +220,35 @@ impl<E: Effects> Control<E> {
     }
 
     /// Records that a service's pool vanished with the old configuration.
-    fn hand_over(&self, next: &mut Table, index: usize, from: Arc<str>) -> Line {
-        let service = &next.services[index];
-        let decided = service.since;
+    fn hand_over(
+        &mut self,
+        table: &Table,
+        next: &mut Table,
+        (index, from): (usize, Arc<str>),
+        lines: &mut Vec<Line>,
+    ) {
+        let service = Arc::clone(&next.services[index]);
+        let name = Arc::clone(&service.config.name);
+        let pools = table.service(&name).map(|before| &before.pools);
+        let from = pools.and_then(|pools| pools.iter().find(|pool| pool.config.name == from));
+        let Some(from) = from else { return };
         let moved = Move {
             from: service.serving,
             to: service.serving,
             cause: Cause::Removed,
-            first_evidence: decided,
-            decided,
+            first_evidence: service.since,
+            decided: service.since,
         };
-        let reason = format!("the configuration no longer has pool {from}");
-        let moved = super::Moved { from, ..self.moved(service, &moved, &reason) };
-        let name = Arc::clone(&service.config.name);
+        let reason = format!("the configuration no longer has pool {}", from.config.name);
+        let told = Told::moved(index, &service, &moved, &reason);
+        let told = Told { from: Arc::clone(from), ..told };
+        let mut history = Arc::clone(&service.history);
+        let moved = self.moved(next, told, &mut history, lines);
+        drop(service);
         if let Some(service) = next.services.get_mut(index).and_then(Arc::get_mut) {
-            Arc::make_mut(&mut service.history).record(moved.clone());
+            service.history = history;
         }
-        Line::Moved { service: name, moved }
+        lines.push(Line::Moved { service: name, moved });
     }
 }
 
@@ -244,11 +259,16 @@ fn turned(before: &Table, service: &Service) -> Option<Line> {
     let (name, serving) = (Arc::clone(&service.config.name), Arc::clone(&pool.config.name));
     match (was, service.none_available) {
         (false, true) => {
-            let count = |verdict| pool.verdicts.iter().filter(|v| **v == verdict).count() as u32;
+            let active = |mode: &Mode| *mode == Mode::Active;
+            let known = || pool.verdicts.iter().zip(&pool.modes);
+            let count = |verdict| {
+                known().filter(|(known, mode)| **known == verdict && active(mode)).count() as u32
+            };
             let why = (PoolView {
                 up: count(Verdict::Up),
                 unknown: count(Verdict::Unknown),
                 down: count(Verdict::Down),
+                off: known().filter(|(_, mode)| !active(mode)).count() as u32,
                 min_healthy: pool.config.min_healthy,
                 ..PoolView::default()
             })

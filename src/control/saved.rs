@@ -195,12 +195,12 @@ impl Saved {
 }
 
 /// What was remembered of the services of a configuration, by index; none where nothing was.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Restored {
     pub services: Vec<Option<RestoredService>>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RestoredService {
     pub failover: failover::State,
     pub history: History,

@@ -18,10 +18,26 @@ use crate::health::Verdict;
 
 use super::counters::ServiceCounters;
 use super::history::History;
-use super::{Detail, Endpoint, EndpointId, Identities, Mode, Pool, Service, Table};
+use super::{Detail, Endpoint, EndpointId, Identities, Mode, Pool, Service, Share, Table};
 
 /// What is known of an endpoint when a table is built.
-pub type Standing = (Verdict, Detail);
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    pub verdict: Verdict,
+    pub detail: Detail,
+    pub mode: Mode,
+}
+
+impl Standing {
+    fn is_up(&self) -> bool {
+        self.mode == Mode::Active && self.verdict == Verdict::Up
+    }
+
+    /// It may be picked where the service tries `all`, or only those not known to be down.
+    fn may_be_picked(&self, all: bool) -> bool {
+        self.mode == Mode::Active && (all || self.verdict != Verdict::Down)
+    }
+}
 
 /// The endpoints of a configuration: by service, by pool, in its order.
 pub type Endpoints = Vec<Vec<Vec<Arc<Endpoint>>>>;
@@ -48,7 +64,7 @@ pub fn first(config: Arc<Config>, workers: usize, now: Duration) -> Table {
         .collect();
     let (endpoints, identities) = endpoints(&config, &nothing);
     let unknown = |_| Standing::default();
-    reload(config, &nothing, endpoints, identities, &starts, &unknown)
+    reload(config, &nothing, endpoints, identities, &starts, now, &unknown)
 }
 
 /// The endpoints of a new configuration: known ones keep their identity and counters, new ones get
@@ -94,6 +110,7 @@ pub fn reload(
     endpoints: Endpoints,
     identities: Identities,
     states: &[failover::State],
+    now: Duration,
     standing: &dyn Fn(EndpointId) -> Standing,
 ) -> Table {
     let mut identities = identities;
@@ -110,8 +127,8 @@ pub fn reload(
                 Some(known) => (Arc::clone(&known.counters), Arc::clone(&known.history)),
                 None => (Arc::new(ServiceCounters::new(identities.workers)), Arc::default()),
             };
-            let verdicts = endpoints.iter().flatten().map(|endpoint| standing(endpoint.id).0);
-            let all = tries_all(config, state.none_available, verdicts);
+            let known = endpoints.iter().flatten().map(|endpoint| standing(endpoint.id));
+            let all = tries_all(config, state.none_available, known);
             let pools = config
                 .pools
                 .iter()
@@ -120,7 +137,8 @@ pub fn reload(
                     Arc::new(assemble_pool(pool, endpoints.into(), all, standing))
                 })
                 .collect();
-            Arc::new(assemble_service(config, pools, state, counters, history))
+            let share = share_of(state, now);
+            Arc::new(assemble_service(config, pools, state, share, counters, history))
         })
         .collect();
     Table {
@@ -133,38 +151,48 @@ pub fn reload(
     }
 }
 
-/// A service after a verdict or a move: pools of which nothing changed are shared with `previous`.
+/// A service after a verdict, a move or an order: pools of which nothing changed are shared with
+/// `previous`.
 pub fn service(
     previous: &Service,
     state: &failover::State,
+    share: Option<Share>,
     history: Arc<History>,
     standing: &dyn Fn(EndpointId) -> Standing,
 ) -> Service {
     let config = &previous.config;
-    let endpoints = || previous.pools.iter().flat_map(|pool| pool.endpoints());
-    let verdicts = endpoints().map(|(endpoint, _)| standing(endpoint.id).0);
-    let all = tries_all(config, state.none_available, verdicts);
-    let did_try_all =
-        tries_all(config, previous.none_available, endpoints().map(|(_, verdict)| verdict));
+    let endpoints = previous.pools.iter().flat_map(|pool| pool.endpoints.iter());
+    let all = tries_all(config, state.none_available, endpoints.map(|known| standing(known.id)));
+    let stood = previous.pools.iter().flat_map(|pool| standings(pool));
+    let did_try_all = tries_all(config, previous.none_available, stood);
     let pools = previous
         .pools
         .iter()
         .map(|pool| {
-            let same = all == did_try_all
-                && pool.endpoints.iter().zip(&pool.verdicts).zip(&pool.details).all(
-                    |((endpoint, verdict), detail)| {
-                        let (now, how) = standing(endpoint.id);
-                        (now, &how) == (*verdict, detail)
-                    },
-                );
-            if same {
+            let now = pool.endpoints.iter().map(|endpoint| standing(endpoint.id));
+            if all == did_try_all && standings(pool).eq(now) {
                 return Arc::clone(pool);
             }
             Arc::new(assemble_pool(&pool.config, pool.endpoints.clone(), all, standing))
         })
         .collect();
     let counters = Arc::clone(&previous.counters);
-    assemble_service(&previous.config, pools, state, counters, history)
+    assemble_service(&previous.config, pools, state, share, counters, history)
+}
+
+/// How the endpoints of a pool stood when it was built.
+fn standings(pool: &Pool) -> impl Iterator<Item = Standing> {
+    let known = pool.verdicts.iter().zip(&pool.details).zip(&pool.modes);
+    known.map(|((verdict, detail), mode)| Standing {
+        verdict: *verdict,
+        detail: detail.clone(),
+        mode: *mode,
+    })
+}
+
+/// The part of new requests that a return under way gives to another pool.
+pub fn share_of(state: &failover::State, now: Duration) -> Option<Share> {
+    state.share(now).map(|(pool, permille)| Share { pool, permille })
 }
 
 /// The next table, with some services replaced (by index) and everything else shared.
@@ -186,17 +214,18 @@ pub fn with_services(
 fn tries_all(
     config: &config::Service,
     none_available: bool,
-    mut verdicts: impl Iterator<Item = Verdict>,
+    mut standings: impl Iterator<Item = Standing>,
 ) -> bool {
     none_available
         && config.failover.when_none == WhenNone::TryAll
-        && verdicts.all(|verdict| verdict == Verdict::Down)
+        && standings.all(|known| !known.may_be_picked(false))
 }
 
 fn assemble_service(
     config: &Arc<config::Service>,
     pools: Box<[Arc<Pool>]>,
     state: &failover::State,
+    share: Option<Share>,
     counters: Arc<ServiceCounters>,
     history: Arc<History>,
 ) -> Service {
@@ -208,7 +237,8 @@ fn assemble_service(
         since: state.since,
         cause: state.cause,
         none_available: state.none_available,
-        share: None,
+        share,
+        failover: state.clone(),
         counters,
         history,
     }
@@ -234,22 +264,21 @@ fn assemble_pool(
     all: bool,
     standing: &dyn Fn(EndpointId) -> Standing,
 ) -> Pool {
-    let (verdicts, details): (Vec<_>, Vec<_>) =
-        endpoints.iter().map(|endpoint| standing(endpoint.id)).unzip();
+    let known: Vec<_> = endpoints.iter().map(|endpoint| standing(endpoint.id)).collect();
     let members = (0..)
         .zip(&config.endpoints)
-        .zip(&verdicts)
-        .filter(|(_, verdict)| all || **verdict != Verdict::Down)
+        .zip(&known)
+        .filter(|(_, known)| known.may_be_picked(all))
         .map(|((endpoint, config), _)| Member { endpoint, weight: config.weight });
-    let up = verdicts.iter().filter(|verdict| **verdict == Verdict::Up).count();
+    let up = known.iter().filter(|known| known.is_up()).count();
     Pool {
         config: Arc::clone(config),
         candidates: Candidates::new(members.collect()),
         available: up >= config.min_healthy as usize,
         endpoints,
-        modes: vec![Mode::Active; verdicts.len()].into(),
-        verdicts: verdicts.into(),
-        details: details.into(),
+        modes: known.iter().map(|known| known.mode).collect(),
+        verdicts: known.iter().map(|known| known.verdict).collect(),
+        details: known.into_iter().map(|known| known.detail).collect(),
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::balance::Candidates;
 use crate::config;
-use crate::failover::Cause;
+use crate::failover::{self, Cause};
 use crate::health::Verdict;
 use crate::route::Routes;
 
@@ -88,6 +88,8 @@ pub struct Service {
     pub none_available: bool,
     /// A part of new requests that goes to another pool first: a ramp or a drill.
     pub share: Option<Share>,
+    /// The machine as it stood when the table was built: holds, trouble, and what is due, for views.
+    pub failover: failover::State,
     pub counters: Arc<ServiceCounters>,
     pub history: Arc<History>,
 }

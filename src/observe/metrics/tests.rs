@@ -175,10 +175,11 @@ fn moved(table: &mut Table) {
         decided: Duration::from_secs(50),
         published: Duration::from_millis(50_300),
     });
-    let standing = |_| (Verdict::Down, Default::default());
+    let standing =
+        |_| crate::table::build::Standing { verdict: Verdict::Down, ..Default::default() };
     let mut state = crate::failover::State::start(2, Duration::from_secs(50));
     state.serving = 1;
-    let service = crate::table::build::service(service, &state, Arc::new(history), &standing);
+    let service = crate::table::build::service(service, &state, None, Arc::new(history), &standing);
     table.services[0] = Arc::new(service);
 }
 

@@ -20,7 +20,9 @@ fn reloaded(config: Arc<Config>, previous: &Table) -> Table {
         .map(|service| failover::State::start(service.pools.len(), Duration::ZERO))
         .collect();
     let (endpoints, identities) = endpoints(&config, previous);
-    reload(config, previous, endpoints, identities, &states, &|_| Standing::default())
+    reload(config, previous, endpoints, identities, &states, Duration::ZERO, &|_| {
+        Standing::default()
+    })
 }
 
 fn ids(table: &Table) -> Vec<(String, EndpointId)> {
@@ -36,9 +38,9 @@ fn renewed(table: &Table, down: &[&str], state: &failover::State) -> Service {
         .collect();
     let standing = |id: EndpointId| {
         let verdict = if down.contains(&id) { Verdict::Down } else { Verdict::Up };
-        (verdict, Detail::default())
+        Standing { verdict, ..Standing::default() }
     };
-    service(&table.services[0], state, Arc::clone(&table.services[0].history), &standing)
+    service(&table.services[0], state, None, Arc::clone(&table.services[0].history), &standing)
 }
 
 fn start(config: Arc<Config>) -> Table {
@@ -194,6 +196,29 @@ fn with_nobody_available_all_are_tried_or_none_as_configured() {
 }
 
 #[test]
+fn an_endpoint_that_is_drained_or_off_is_not_picked_even_where_all_are_tried() {
+    for mode in [Mode::Drain, Mode::Off] {
+        let table = start(two_pools(WhenNone::TryAll));
+        let ordered = [ids(&table)[0].1, ids(&table)[1].1];
+        let standing = |verdict| {
+            move |id: EndpointId| {
+                let mode = if ordered.contains(&id) { mode } else { Mode::Active };
+                Standing { verdict, mode, ..Standing::default() }
+            }
+        };
+        let empty = |app: &Service| [0, 1].map(|pool: usize| app.pools[pool].candidates.is_empty());
+        let history = || Arc::clone(&table.services[0].history);
+        let state = failover::State::start(2, Duration::ZERO);
+        let up = service(&table.services[0], &state, None, history(), &standing(Verdict::Up));
+        assert_eq!((empty(&up), &*up.pools[0].modes), ([true, false], &[mode, mode][..]));
+        assert!(!up.pools[0].available && up.pools[1].available);
+        let dark = failover::State { none_available: true, ..state };
+        let down = service(&up, &dark, None, history(), &standing(Verdict::Down));
+        assert_eq!(empty(&down), [true, false]);
+    }
+}
+
+#[test]
 fn a_services_history_survives_a_reload() {
     let table = start(two_pools(WhenNone::TryAll));
     let mut history = History::default();
@@ -208,7 +233,7 @@ fn a_services_history_survives_a_reload() {
     });
     let state = failover::State::start(2, Duration::ZERO);
     let unknown = |_| Standing::default();
-    let app = service(&table.services[0], &state, Arc::new(history.clone()), &unknown);
+    let app = service(&table.services[0], &state, None, Arc::new(history.clone()), &unknown);
     let next = reloaded(two_pools(WhenNone::TryAll), &with_services(&table, [(0, app)]));
     assert_eq!(*next.services[0].history, history);
 }

@@ -1,0 +1,295 @@
+//! ○ From verdicts to tables: looks at the services for which something changed, publishes what
+//! came of it, and says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::failover::{self, Cause, Move, PoolView, Ramp, Trouble};
+use crate::table::history::{History, Moved};
+use crate::table::{Service, Table, build};
+
+use super::ledger::Told;
+use super::log::Line;
+use super::memory::Looked;
+use super::returning::Guard;
+use super::{Control, Effects};
+
+/// Why a service is looked at.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// A verdict or a mode changed: it is published in any case.
+    pub(super) changed: bool,
+    /// An order that was just carried out.
+    pub(super) ordered: Option<Ordered>,
+}
+
+/// An operator's order that has been carried out in memory.
+#[derive(Debug, Default)]
+pub(super) struct Ordered {
+    pub(super) reason: String,
+    pub(super) moved: Option<Move>,
+    pub(super) forced: bool,
+    pub(super) held: bool,
+}
+
+/// What became of a service in one look.
+struct Course {
+    looked: Looked,
+    ordered: Option<Ordered>,
+    broken_off: Option<String>,
+    /// The return by degrees that was under way.
+    before: Option<Ramp>,
+}
+
+impl<E: Effects> Control<E> {
+    /// Does everything that is due by the clock.
+    pub(super) fn tick(&mut self) {
+        let now = self.effects.now();
+        let due = self.memory.due(now).into_iter().map(|index| (index, Due::default()));
+        self.settle(due.collect(), Vec::new(), now);
+        let table = self.current.load();
+        for index in self.memory.rounds(&table.config, now) {
+            let pools = &table.services[index].pools;
+            for endpoint in pools.iter().flat_map(|pool| pool.endpoints.iter()) {
+                let down = self.memory.verdict(endpoint.id) == crate::health::Verdict::Down;
+                self.probes.round(endpoint.id, down);
+            }
+        }
+        self.check_planned();
+        self.keep(now);
+    }
+
+    /// Looks at services (by index), publishes what changed, and says so.
+    pub(super) fn settle(
+        &mut self,
+        due: BTreeMap<usize, Due>,
+        mut lines: Vec<Line>,
+        now: Duration,
+    ) {
+        let table = self.current.load();
+        let mut renewed = Vec::new();
+        for (index, due) in due {
+            let service = &table.services[index];
+            let looked = self.memory.look(&table.config, index, now);
+            let broken_off = self.watch_return(service, index, now);
+            let state = self.memory.failover(index);
+            let share = self.memory.share(index, now);
+            if !due.changed && *state == service.failover && share == service.share {
+                continue;
+            }
+            let outcome =
+                Course { looked, ordered: due.ordered, broken_off, before: service.failover.ramp };
+            let history = self.record(&table, index, &outcome, &mut lines, now);
+            let Course { looked, broken_off, .. } = outcome;
+            let state = self.memory.failover(index);
+            let why = broken_off.as_deref();
+            lines.extend(troubled(service, state, &looked.views));
+            lines.extend(returning(service, state, &looked.views, why, now));
+            let service = self.renewed(index, service, history, now);
+            renewed.push((index, service));
+        }
+        if !renewed.is_empty() {
+            self.current.publish(build::with_services(&table, renewed));
+        }
+        lines.iter().for_each(Line::write);
+    }
+
+    /// The history of a service with what just became of it, which is also said.
+    fn record(
+        &mut self,
+        table: &Table,
+        index: usize,
+        course: &Course,
+        lines: &mut Vec<Line>,
+        now: Duration,
+    ) -> Arc<History> {
+        let Course { looked, ordered, broken_off, before } = course;
+        let service = &table.services[index];
+        let mut history = Arc::clone(&service.history);
+        let ordered = ordered.as_ref();
+        let by_order = ordered.and_then(|ordered| ordered.moved.as_ref());
+        for moved in by_order.into_iter().chain(&looked.moved) {
+            let reason = reason(service, moved, &looked.views, ordered);
+            let mut told = Told::moved(index, service, moved, &reason);
+            let ramp = before.filter(|_| moved.cause == Cause::Failback);
+            told.began = ramp.map_or(told.began, |ramp| ramp.began);
+            // What a forced order carries does not pass to the move that may follow from it.
+            if let Some(ordered) = ordered.filter(|_| by_order == Some(moved)) {
+                (told.forced, told.held) = (ordered.forced, ordered.held);
+            }
+            let moved = self.moved(table, told, &mut history, lines);
+            lines.push(Line::Moved { service: Arc::clone(&service.config.name), moved });
+        }
+        let state = self.memory.failover(index);
+        let goes_on = |ramp: &Ramp| state.ramp.is_some_and(|now| now.began == ramp.began);
+        let ended = before.filter(|ramp| !goes_on(ramp) && state.serving != ramp.to);
+        if let Some(ramp) = ended {
+            let gone = || broken_because(&looked.views[ramp.to]);
+            let why = broken_off.clone().unwrap_or_else(gone);
+            let moved = broken(service, ramp, now);
+            let told = Told::moved(index, service, &moved, &why);
+            let told = Told { aborted: Some(why.clone()), published: now, ..told };
+            self.recorded(table, told, &mut history, lines);
+        }
+        history
+    }
+
+    pub(super) fn renewed(
+        &self,
+        index: usize,
+        service: &Service,
+        history: Arc<History>,
+        now: Duration,
+    ) -> Service {
+        let standing = |id| self.memory.standing(id);
+        let share = self.memory.share(index, now);
+        build::service(service, self.memory.failover(index), share, history, &standing)
+    }
+
+    /// Every move of a service passes here once, just before it is published.
+    pub(super) fn moved(
+        &mut self,
+        table: &Table,
+        told: Told<'_>,
+        history: &mut Arc<History>,
+        lines: &mut Vec<Line>,
+    ) -> Moved {
+        let published = self.effects.now();
+        let moved = Moved {
+            from: Arc::clone(&told.from.config.name),
+            to: Arc::clone(&told.to.config.name),
+            cause: told.cause,
+            reason: told.reason.into(),
+            // A return is timed from its decision; when it began is for its record alone.
+            first_evidence: match told.cause {
+                Cause::Health => told.began,
+                _ => told.decided,
+            },
+            decided: told.decided,
+            published,
+        };
+        self.recorded(table, Told { published, ..told }, history, lines);
+        Arc::make_mut(history).record(moved.clone());
+        moved
+    }
+
+    /// Compares the pools of a return under way, and breaks it off where it goes badly: why.
+    fn watch_return(&mut self, service: &Service, index: usize, now: Duration) -> Option<String> {
+        let watch = &mut self.memory.services[index];
+        let Some(ramp) = watch.failover.ramp else {
+            watch.guard = None;
+            return None;
+        };
+        let serving = watch.failover.serving;
+        let why = match &mut watch.guard {
+            Some(guard) if guard.is_of(Some(ramp)) && now < guard.next => None,
+            Some(guard) if guard.is_of(Some(ramp)) => guard.compare(ramp, service, serving, now),
+            guard => {
+                *guard = Some(Guard::new(ramp, service, serving, now));
+                None
+            }
+        }?;
+        watch.guard = None;
+        self.memory.break_off(index, now);
+        // When a return is due again is known after another look.
+        self.memory.look(&self.current.load().config, index, now);
+        Some(why)
+    }
+}
+
+fn broken_because(returning: &PoolView) -> String {
+    match returning.available() {
+        true => "the service stays where it is".to_owned(),
+        false => returning.shortage(),
+    }
+}
+
+/// A return that was broken off, as if it had been a move.
+fn broken(service: &Service, ramp: Ramp, now: Duration) -> Move {
+    Move {
+        from: service.serving,
+        to: ramp.to,
+        cause: Cause::Failback,
+        first_evidence: ramp.began,
+        decided: now,
+    }
+}
+
+/// Why a service moved, for people.
+fn reason(
+    service: &Service,
+    moved: &Move,
+    views: &[PoolView],
+    ordered: Option<&Ordered>,
+) -> String {
+    let said = ordered.map(|ordered| ordered.reason.as_str());
+    let by_order = ordered.is_some_and(|ordered| ordered.moved.as_ref() == Some(moved));
+    match (moved.cause, said) {
+        (_, Some(said)) if by_order => said.to_owned(),
+        (Cause::Manual, Some(said)) => format!("{}: {said}", views[moved.from].shortage()),
+        (Cause::Failback, _) => {
+            format!("{} was available for long enough", service.config.pools[moved.to].name)
+        }
+        _ => views[moved.from].shortage(),
+    }
+}
+
+/// What keeps a service on a pool that is lost, where that changed.
+fn troubled(service: &Service, state: &failover::State, views: &[PoolView]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let before = service.failover.trouble;
+    if before == state.trouble {
+        return lines;
+    }
+    let pool = |index: usize| Arc::clone(&service.config.pools[index].name);
+    let (name, serving) = (|| Arc::clone(&service.config.name), || pool(state.serving));
+    let why = || views[state.serving].shortage();
+    if before == Some(Trouble::NoneAvailable) {
+        lines.push(Line::AvailableAgain { service: name(), serving: serving() });
+    }
+    lines.extend(state.trouble.map(|trouble| match trouble {
+        Trouble::NoneAvailable => {
+            Line::NoneAvailable { service: name(), serving: serving(), why: why() }
+        }
+        Trouble::Held => Line::Held { service: name(), serving: serving(), why: why() },
+        Trouble::Unproved { to } => {
+            Line::Unproved { service: name(), serving: serving(), to: pool(to), why: why() }
+        }
+        Trouble::Unsure => Line::Unsure { service: name(), serving: serving() },
+    }));
+    lines
+}
+
+/// What became of a return by degrees, where that changed.
+fn returning(
+    service: &Service,
+    state: &failover::State,
+    views: &[PoolView],
+    broken_off: Option<&str>,
+    now: Duration,
+) -> Option<Line> {
+    let pool = |index: usize| Arc::clone(&service.config.pools[index].name);
+    let name = Arc::clone(&service.config.name);
+    match (service.failover.ramp, state.ramp) {
+        (before, Some(ramp)) => {
+            let begins = before.is_none_or(|before| before.began != ramp.began);
+            let permille = ramp.permille(now);
+            let changed = service.share.is_none_or(|share| share.permille != permille);
+            let (to, length) = (pool(ramp.to), ramp.length);
+            (begins || changed).then_some(Line::Returning {
+                service: name,
+                to,
+                permille,
+                begins,
+                length,
+            })
+        }
+        (Some(before), None) if state.serving != before.to => {
+            let gone = || broken_because(&views[before.to]);
+            let why = broken_off.map_or_else(gone, str::to_owned);
+            Some(Line::BrokenOff { service: name, to: pool(before.to), why })
+        }
+        _ => None,
+    }
+}
