@@ -243,12 +243,11 @@ impl<E: Effects> Control<E> {
         let told = Told::moved(index, &service, &moved, &reason);
         let told = Told { from: Arc::clone(from), ..told };
         let mut history = Arc::clone(&service.history);
-        let moved = self.moved(next, told, &mut history, lines);
+        self.moved(next, told, &mut history, lines);
         drop(service);
         if let Some(service) = next.services.get_mut(index).and_then(Arc::get_mut) {
             service.history = history;
         }
-        lines.push(Line::Moved { service: name, moved });
     }
 }
 

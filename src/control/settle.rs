@@ -118,8 +118,7 @@ impl<E: Effects> Control<E> {
             if let Some(ordered) = ordered.filter(|_| by_order == Some(moved)) {
                 (told.forced, told.held) = (ordered.forced, ordered.held);
             }
-            let moved = self.moved(table, told, &mut history, lines);
-            lines.push(Line::Moved { service: Arc::clone(&service.config.name), moved });
+            self.moved(table, told, &mut history, lines);
         }
         let state = self.memory.failover(index);
         let goes_on = |ramp: &Ramp| state.ramp.is_some_and(|now| now.began == ramp.began);
@@ -154,8 +153,9 @@ impl<E: Effects> Control<E> {
         told: Told<'_>,
         history: &mut Arc<History>,
         lines: &mut Vec<Line>,
-    ) -> Moved {
+    ) {
         let published = self.effects.now();
+        let service = Arc::clone(&table.services[told.service].config.name);
         let moved = Moved {
             from: Arc::clone(&told.from.config.name),
             to: Arc::clone(&told.to.config.name),
@@ -169,9 +169,9 @@ impl<E: Effects> Control<E> {
             decided: told.decided,
             published,
         };
-        self.recorded(table, Told { published, ..told }, history, lines);
         Arc::make_mut(history).record(moved.clone());
-        moved
+        lines.push(Line::Moved { service, moved });
+        self.recorded(table, Told { published, ..told }, history, lines);
     }
 
     /// Compares the pools of a return under way, and breaks it off where it goes badly: why.
