@@ -11,7 +11,7 @@ use standfast::config::WhenNone;
 use standfast::current::Current;
 use standfast::failover;
 use standfast::health::Verdict;
-use standfast::table::{Detail, EndpointId, Table, build};
+use standfast::table::{EndpointId, Table, build};
 
 #[path = "../src/table/fixture.rs"]
 #[expect(clippy::unwrap_used, reason = "addresses written here")]
@@ -40,7 +40,7 @@ fn config() -> Arc<config::Config> {
 fn standing(down: Option<EndpointId>) -> impl Fn(EndpointId) -> build::Standing {
     move |id| {
         let verdict = if Some(id) == down { Verdict::Down } else { Verdict::Up };
-        (verdict, Detail::default())
+        build::Standing { verdict, ..Default::default() }
     }
 }
 
@@ -48,7 +48,7 @@ fn one_verdict_changed(table: &Table, index: usize, down: Option<EndpointId>) ->
     let service = &table.services[index];
     let state = failover::State::start(service.pools.len(), Duration::ZERO);
     let history = Arc::clone(&service.history);
-    let renewed = build::service(service, &state, history, &standing(down));
+    let renewed = build::service(service, &state, None, history, &standing(down));
     build::with_services(table, [(index, renewed)])
 }
 
@@ -76,7 +76,10 @@ fn publish(criterion: &mut Criterion) {
                     .collect();
                 let (endpoints, identities) = build::endpoints(&config, &first);
                 let known = standing(None);
-                black_box(build::reload(config, &first, endpoints, identities, &states, &known))
+                let now = Duration::ZERO;
+                black_box(build::reload(
+                    config, &first, endpoints, identities, &states, now, &known,
+                ))
             },
             BatchSize::LargeInput,
         );

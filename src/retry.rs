@@ -8,7 +8,10 @@ use crate::table::counters::{Loss, Proof};
 /// What is known of the request when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
+    /// Its method is idempotent.
     pub idempotent: bool,
+    /// It carries an `Idempotency-Key` that its route heeds.
+    pub keyed: bool,
     /// Its body, if any, is still whole in memory.
     pub replayable: bool,
     /// How far it got.
@@ -59,6 +62,11 @@ impl Budget {
         self.tokens = (self.tokens + share).min(Self::MOST);
     }
 
+    /// The next retry could be paid.
+    pub fn can_spend(&self) -> bool {
+        self.tokens >= 1.0
+    }
+
     fn spend(&mut self) -> bool {
         let may = self.tokens >= 1.0;
         if may {
@@ -68,23 +76,33 @@ impl Budget {
     }
 }
 
+impl Facts {
+    /// It does no harm if it is processed twice, and why.
+    fn harmless(&self) -> Option<Proof> {
+        match (self.idempotent, self.keyed) {
+            (true, _) => Some(Proof::Idempotent),
+            (false, true) => Some(Proof::IdempotencyKey),
+            (false, false) => None,
+        }
+    }
+}
+
 /// May the request be sent to the next endpoint, and by what proof is that safe?
 ///
 /// Exempt from attempts and budget: a request that was not sent or not read. Exempt from the budget
 /// alone: a request that moves to another pool, for it adds nothing to the pool that fails and
 /// arrives at the other one once.
 pub fn decide(facts: Facts, attempts: u32, budget: &mut Budget) -> Decision {
-    match facts.progress {
-        Progress::Answered => Decision::Fail(Loss::Cut),
-        Progress::Sent if !facts.idempotent => Decision::Fail(Loss::NotIdempotent),
-        _ if !facts.replayable => Decision::Fail(Loss::BodyGone),
-        Progress::NotSent => Decision::Resend(Proof::NotSent),
-        Progress::NotRead => Decision::Resend(Proof::NotRead),
-        Progress::Sent if facts.resent >= attempts => Decision::Fail(Loss::Attempts),
-        Progress::Sent if facts.changes_pool || budget.spend() => {
-            Decision::Resend(Proof::Idempotent)
-        }
-        Progress::Sent => Decision::Fail(Loss::Attempts),
+    let Facts { progress, replayable, resent, changes_pool, .. } = facts;
+    match (progress, facts.harmless()) {
+        (Progress::Answered, _) => Decision::Fail(Loss::Cut),
+        (Progress::Sent, None) => Decision::Fail(Loss::NotIdempotent),
+        _ if !replayable => Decision::Fail(Loss::BodyGone),
+        (Progress::NotSent, _) => Decision::Resend(Proof::NotSent),
+        (Progress::NotRead, _) => Decision::Resend(Proof::NotRead),
+        (Progress::Sent, _) if resent >= attempts => Decision::Fail(Loss::Attempts),
+        (Progress::Sent, Some(proof)) if changes_pool || budget.spend() => Decision::Resend(proof),
+        (Progress::Sent, _) => Decision::Fail(Loss::Attempts),
     }
 }
 
@@ -96,8 +114,8 @@ pub fn after_stale(facts: Facts) -> Option<Proof> {
     match facts.progress {
         _ if !facts.replayable => None,
         Progress::NotSent | Progress::NotRead => Some(Proof::NotRead),
-        Progress::Sent if facts.idempotent => Some(Proof::Idempotent),
-        Progress::Sent | Progress::Answered => None,
+        Progress::Sent => facts.harmless(),
+        Progress::Answered => None,
     }
 }
 
@@ -108,34 +126,45 @@ mod tests {
     use super::*;
 
     fn facts(progress: Progress) -> Facts {
-        Facts { idempotent: true, replayable: true, progress, resent: 0, changes_pool: false }
+        Facts {
+            idempotent: true,
+            keyed: false,
+            replayable: true,
+            progress,
+            resent: 0,
+            changes_pool: false,
+        }
     }
 
     /// Every combination of what decides, against the rules said once more as a list.
     #[test]
     fn every_combination_is_decided_as_the_rules_say() {
         let progresses = [Progress::NotSent, Progress::NotRead, Progress::Sent, Progress::Answered];
-        for bits in 0..4 * 32 {
+        for bits in 0..4 * 64 {
             let bit = |n: u32| bits >> n & 1 == 1;
-            let progress = progresses[bits >> 5];
+            let progress = progresses[bits >> 6];
             let (idempotent, replayable, spent) = (bit(0), bit(1), bit(2));
-            let (changes_pool, poor) = (bit(3), bit(4));
+            let (changes_pool, poor, keyed) = (bit(3), bit(4), bit(5));
             let resent = if spent { 2 } else { 1 };
-            let facts = Facts { idempotent, replayable, progress, resent, changes_pool };
+            let facts = Facts { idempotent, keyed, replayable, progress, resent, changes_pool };
+            let harmless = if idempotent { Proof::Idempotent } else { Proof::IdempotencyKey };
             let mut budget = Budget { tokens: if poor { 0.5 } else { 5.0 } };
             let rules = [
                 (progress == Progress::Answered, Decision::Fail(Loss::Cut)),
-                (progress == Progress::Sent && !idempotent, Decision::Fail(Loss::NotIdempotent)),
+                (
+                    progress == Progress::Sent && !idempotent && !keyed,
+                    Decision::Fail(Loss::NotIdempotent),
+                ),
                 (!replayable, Decision::Fail(Loss::BodyGone)),
                 (progress == Progress::NotSent, Decision::Resend(Proof::NotSent)),
                 (progress == Progress::NotRead, Decision::Resend(Proof::NotRead)),
                 (spent, Decision::Fail(Loss::Attempts)),
                 (poor && !changes_pool, Decision::Fail(Loss::Attempts)),
-                (true, Decision::Resend(Proof::Idempotent)),
+                (true, Decision::Resend(harmless)),
             ];
             let expected = rules.iter().find(|(applies, _)| *applies).unwrap().1;
             assert_eq!(decide(facts, 2, &mut budget), expected, "{facts:?} poor: {poor}");
-            let paid = expected == Decision::Resend(Proof::Idempotent) && !changes_pool;
+            let paid = expected == Decision::Resend(harmless) && !changes_pool;
             let before = if poor { 0.5 } else { 5.0 };
             assert_eq!(budget.tokens, if paid { before - 1.0 } else { before }, "{facts:?}");
         }
@@ -160,6 +189,11 @@ mod tests {
             };
             assert_eq!(after_stale(facts(progress)), idempotent, "{progress:?}");
             assert_eq!(after_stale(unsafe_method), other, "{progress:?}");
+            let keyed = idempotent.map(|proof| match proof {
+                Proof::Idempotent => Proof::IdempotencyKey,
+                proof => proof,
+            });
+            assert_eq!(after_stale(Facts { keyed: true, ..unsafe_method }), keyed, "{progress:?}");
         }
     }
 

@@ -17,6 +17,16 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// How the other side of a connection left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It sends no more. A client that closed looks no different from one that still waits for its
+    /// answer.
+    Ended,
+    /// It is gone: nothing we send can reach it.
+    Broken,
+}
+
 impl Stream {
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
@@ -63,6 +73,23 @@ impl Stream {
     pub fn has_plaintext(&mut self) -> bool {
         let cx = &mut Context::from_waker(Waker::noop());
         self.is_tls() && self.poll_readable(cx).is_ready()
+    }
+
+    /// Ready when the other side has ended the connection and left nothing to read.
+    pub fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Left> {
+        let left = match self {
+            Self::Plain(tcp) => {
+                let mut byte = [0u8; 1];
+                ready!(tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)))
+            }
+            Self::Tls(tls) => ready!(Pin::new(tls.as_mut()).poll_fill_buf(cx)).map(<[u8]>::len),
+        };
+        match left {
+            Ok(0) => Poll::Ready(Left::Ended),
+            Ok(_) => Poll::Pending,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Left::Ended),
+            Err(_) => Poll::Ready(Left::Broken),
+        }
     }
 
     /// Asks the kernel itself, for where an event not yet delivered would matter.

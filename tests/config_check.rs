@@ -9,7 +9,9 @@ use std::time::Duration;
 use fake_world::FakeWorld;
 use proptest::prelude::*;
 use standfast::config::check::{Diagnostic, Severity, check};
-use standfast::config::{CheckKind, Config, Failback, HostPattern, Output};
+use standfast::config::{
+    CheckKind, Config, Failback, Hold, HostPattern, Output, Service, Sessions,
+};
 
 /// A good configuration that cases edit at one place. Line numbers in this file count from here.
 const BASE: &str = r#"listeners:
@@ -110,11 +112,7 @@ fn keys_are_known_or_refused() {
         ("key_file: a.key }", "key_file: a.key, client_auth: {} }", &["3 error not available yet"]),
         ("    pools:", "    balance: hash\n    pools:", &["8 error `hash` is not available yet"]),
         ("    pools:", "    sticky: { cookie: x }\n    pools:", &["8 error `sticky` of a service is not available yet"]),
-        ("    pools:", "    outlier_detection: { consecutive_errors: 5 }\n    pools:", &["8 error `outlier_detection` is not available yet"]),
-        ("    pools:", "    outlier_detection: false\n    pools:", &[]),
         ("    pools:", "    upstream: { protocol: http2 }\n    pools:", &["8 error `http2` is not available yet"]),
-        ("    pools:", "    upstream: { protocol: auto, warm: 2 }\n    pools:", &["8 error not available yet"]),
-        ("    pools:", "    failover: { hold: { time: 2s }, sessions: {}, failback: { ramp: 60s } }\n    pools:", &["8 error not available yet", "8 error not available yet", "8 error not available yet"]),
         ("{ path: /healthz }", "{ type: grpc }", &["7 error `grpc` is not available yet"]),
         ("{ path: /healthz }", "[{ path: /a }, { path: /b }]", &["7 error not available yet"]),
         ("{ path: /healthz }", "[{ path: /a }]", &[]),
@@ -129,7 +127,7 @@ fn keys_are_known_or_refused() {
 const ONE_DAY: &str = r#"
 version: 1
 admin: { listen: 127.0.0.1:9090, socket: /run/standfast/admin.sock, token: { file: token } }
-process: { workers: auto, lame_duck: 5s, drain_timeout: 30s, state_file: /var/lib/state.json }
+process: { workers: auto, lame_duck: 5s, drain_timeout: 30s, state_file: /var/lib/standfast/state.json }
 logging: { level: info, format: json, access_log: { output: stdout, sample: 100% } }
 tracing: { otlp: { endpoint: "http://127.0.0.1:4317", sample: 1% } }
 listeners:
@@ -199,7 +197,6 @@ fn the_rest_of_the_schema_is_refused_by_name_and_nothing_else_is() {
     );
     let named = |word: &str| found.iter().any(|found| found.message.contains(word));
     for word in [
-        "state_file",
         "tracing",
         "http2",
         "proxy_protocol",
@@ -211,16 +208,11 @@ fn the_rest_of_the_schema_is_refused_by_name_and_nothing_else_is() {
         "hash",
         "hash_on",
         "sticky",
-        "ramp",
-        "hold",
-        "sessions",
-        "outlier_detection",
-        "warm",
         "`tls` of a health check",
     ] {
         assert!(named(&format!("`{}`", word.trim_matches('`'))) || named(word), "{word}");
     }
-    assert_eq!(found.len(), 18);
+    assert_eq!(found.len(), 12);
 }
 
 #[test]
@@ -383,6 +375,192 @@ fn services_have_pools_that_can_be_told_apart_and_watched() {
 }
 
 #[test]
+fn a_failover_is_set_within_bounds() {
+    #[rustfmt::skip] // one case, one line
+    const CASES: &[Case] = &[
+        ("    pools:", "    failover: { hold: { time: 61s } }\n    pools:", &["8 error 61s is too large"]),
+        ("    pools:", "    failover: { hold: { time: 2 } }\n    pools:", &["8 error expected a duration with a unit"]),
+        ("    pools:", "    failover: { hold: { requests: 0 } }\n    pools:", &["8 error 0 is too small"]),
+        ("    pools:", "    failover: { hold: { requests: 100001 } }\n    pools:", &["8 error 100001 is too large"]),
+        ("    pools:", "    failover: { hold: { time: 0s, requests: 7 } }\n    pools:", &["8 warning `requests` has no effect with `time: 0s`"]),
+        ("    pools:", "    failover: { hold: false }\n    pools:", &["8 error expected a mapping (`hold`), found `false`"]),
+        ("    pools:", "    failover: { hold: { tme: 2s } }\n    pools:", &["8 error unknown key `tme` in `hold`"]),
+        ("    pools:", "    failover: { sessions: { close_after: 25h } }\n    pools:", &["8 error 25h is too large"]),
+        ("    pools:", "    failover: { sessions: { spread: -1s } }\n    pools:", &["8 error expected a duration"]),
+        ("    pools:", "    failover: { sessions: { close: 1s } }\n    pools:", &["8 error unknown key `close` in `sessions`"]),
+        ("    pools:", "    failover: { failback: { ramp: 25h } }\n    pools:", &["8 error 25h is too large"]),
+        ("    pools:", "    failover: { failback: { ramp: 60 } }\n    pools:", &["8 error expected a duration"]),
+        ("    pools:", "    failover:\n      failback:\n        stable_for: 10s\n        ramp: 11s\n    pools:", &["11 warning `ramp` 11s is longer than `stable_for` 10s"]),
+        ("    pools:", "    failover:\n      failback:\n        mode: manual\n        ramp: 1m\n    pools:", &["11 warning `ramp` has no effect with `mode: manual`"]),
+        ("    pools:", "    outlier_detection: { consecutive_errors: 0 }\n    pools:", &["8 error 0 is too small"]),
+        ("    pools:", "    outlier_detection: { consecutive_errors: 1001 }\n    pools:", &["8 error 1001 is too large"]),
+        ("    pools:", "    outlier_detection: { consecutive_5xx: 5 }\n    pools:", &["8 error unknown key `consecutive_5xx`"]),
+        ("    pools:", "    outlier_detection: 5\n    pools:", &["8 error expected a mapping or `false`, found `5`"]),
+        ("    pools:", "    outlier_detection: [5]\n    pools:", &["8 error expected a single value, found a list"]),
+        ("    pools:", "    upstream: { warm: 65 }\n    pools:", &["8 error 65 is too large"]),
+        ("    pools:", "    upstream: { warm: auto }\n    pools:", &["8 error expected a whole number"]),
+        ("    pools:", "    upstream: { warm: 9, max_requests: 8 }\n    pools:", &["8 warning `warm` keeps 9 connections where 8 may be in use"]),
+    ];
+    run(CASES);
+}
+
+#[test]
+fn a_failover_is_set_as_it_is_written() {
+    let with = |text: &str| {
+        let to = format!("    {text}\n    pools:");
+        Service::clone(&good("    pools:", &to).services[0])
+    };
+    let secs = Duration::from_secs;
+    for (written, time, requests) in [
+        ("{ time: 60s, requests: 100000 }", secs(60), 100_000),
+        ("{ time: 0s }", Duration::ZERO, 1000),
+        ("{ requests: 1 }", secs(2), 1),
+        ("{}", secs(2), 1000),
+    ] {
+        let service = with(&format!("failover: {{ hold: {written} }}"));
+        assert_eq!(service.failover.hold, Hold { time, requests }, "{written}");
+    }
+    for (written, close_after, spread) in [
+        ("{ close_after: 0s, spread: 0s }", 0, 0),
+        ("{ close_after: 24h }", 86_400, 10),
+        ("{ spread: 1m }", 30, 60),
+    ] {
+        let service = with(&format!("failover: {{ sessions: {written} }}"));
+        let (close_after, spread) = (secs(close_after), secs(spread));
+        assert_eq!(service.failover.sessions, Sessions { close_after, spread }, "{written}");
+    }
+    // The ramp follows `stable_for` up to a minute, unless it is written.
+    for (written, stable_for, ramp) in [
+        ("{ ramp: 0s }", secs(300), Duration::ZERO),
+        ("{ ramp: 5m }", secs(300), secs(300)),
+        ("{ stable_for: 10s }", secs(10), secs(2)),
+        ("{ stable_for: 24h, ramp: 24h }", secs(86_400), secs(86_400)),
+        ("{ stable_for: 24h }", secs(86_400), secs(60)),
+        ("{ stable_for: 0s }", Duration::ZERO, Duration::ZERO),
+    ] {
+        let service = with(&format!("failover: {{ failback: {written} }}"));
+        assert_eq!(service.failover.failback, Failback::Auto { stable_for, ramp }, "{written}");
+    }
+    for (written, errors) in [
+        ("{ consecutive_errors: 1 }", Some(1)),
+        ("{ consecutive_errors: 1000 }", Some(1000)),
+        ("{}", Some(5)),
+        ("true", Some(5)),
+        ("false", None),
+    ] {
+        let service = with(&format!("outlier_detection: {written}"));
+        assert_eq!(service.outlier_errors, errors, "{written}");
+    }
+    for warm in [0, 2, 64] {
+        let service = with(&format!("upstream: {{ warm: {warm} }}"));
+        assert!(service.pools.iter().all(|pool| pool.upstream.warm == warm), "{warm}");
+    }
+}
+
+#[test]
+fn a_pool_keeps_more_connections_ready_than_its_service() {
+    let text = edited("    pools:", "    upstream: { warm: 1 }\n    pools:").replace(
+        "      - name: standby\n",
+        "      - name: standby\n        upstream: { warm: 4 }\n",
+    );
+    let (config, warnings) = check(&text, &world()).unwrap();
+    assert_eq!(warnings, []);
+    let warm: Vec<_> = config.services[0].pools.iter().map(|pool| pool.upstream.warm).collect();
+    assert_eq!(warm, [1, 4]);
+}
+
+#[test]
+fn a_route_opts_in_to_idempotency_keys_for_itself() {
+    let routes = "    routes:\n      - { path_prefix: /a, service: app, idempotency_key: true }\n      - { path_prefix: /b, service: app, idempotency_key: false }\n      - { service: app }";
+    let config = good("    service: app", routes);
+    let opted: Vec<_> =
+        config.listeners[0].routes.iter().map(|route| route.idempotency_key).collect();
+    assert_eq!(opted, [true, false, false]);
+    #[rustfmt::skip] // one case, one line
+    const CASES: &[Case] = &[
+        ("    service: app", "    routes: [{ service: app, idempotency_key: yes }]", &["4 error expected `true` or `false`, found `yes`"]),
+        ("    service: app", "    routes: [{ service: app, idempotency_keys: true }]", &["4 error unknown key `idempotency_keys`"]),
+        ("    service: app", "    routes: [{ service: ap, idempotency_key: 1 }]", &["4 error there is no service `ap`", "4 error found `1`"]),
+        ("    service: app", "    service: app\n    idempotency_key: true", &["5 error unknown key `idempotency_key` in a listener"]),
+        ("    service: app\nservices:\n  app:", "    routes: [{ service: app, idempotency_key: true }]\nservices:\n  app:\n    retries: { attempts: 0 }", &["4 warning `idempotency_key` has no effect: `retries.attempts` of `app` is 0"]),
+        ("    service: app\nservices:\n  app:", "    routes: [{ service: app, idempotency_key: false }]\nservices:\n  app:\n    retries: { attempts: 0 }", &[]),
+    ];
+    run(CASES);
+}
+
+/// Each key that names a file the process writes, around the path.
+const WRITTEN: [(&str, &str); 4] = [
+    ("process: { state_file: ", " }"),
+    ("process: { history_file: ", " }"),
+    ("admin: { socket: ", " }"),
+    ("logging: { access_log: { output: ", " } }"),
+];
+
+#[test]
+fn files_to_be_written_lie_in_folders_that_let_them() {
+    for (before, after) in WRITTEN {
+        let with = |path: &str| edited("listeners:", &format!("{before}{path}{after}\nlisteners:"));
+        let mut world = world();
+        world.sealed.insert("/var/log".into());
+        world.file("/var/lib/standfast/there", "");
+        let said = |path: &str| {
+            let found = check(&with(path), &world).map_or_else(|found| found, |(_, found)| found);
+            assert!(found.len() <= 1 && found.iter().all(|found| found.line == 1), "{found:?}");
+            let said = found.first();
+            said.map(|found| (found.severity, format!("{}; {}", found.message, found.remedy)))
+        };
+        for path in ["/var/lib/standfast/new", "/var/lib/standfast/there", "./here", "/tmp/x"] {
+            assert_eq!(said(path), None, "{before}{path}");
+        }
+        for (path, expected) in [
+            ("/none/x", "the folder `/none` cannot be used: no such file; make it"),
+            ("/var/log/x", "no file can be made in the folder `/var/log`; let the user"),
+            ("/tmp", "`/tmp` is a folder, and a file is due; add the name"),
+            ("/tmp/", "`/tmp/` is a folder, and a file is due; add the name"),
+            ("/var/lib/standfast/there/x", "`/var/lib/standfast/there` is not a folder; correct"),
+        ] {
+            let (severity, text) = said(path).unwrap_or((Severity::Warning, String::new()));
+            assert_eq!(severity, Severity::Error, "{before}{path}");
+            assert!(text.starts_with(expected), "{before}{path}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_lies_there_needs_no_writable_folder_and_must_be_writable_itself() {
+    let text = |path| {
+        edited(
+            "listeners:",
+            &format!("logging: {{ access_log: {{ output: {path} }} }}\nlisteners:"),
+        )
+    };
+    let mut world = world();
+    world.sealed.insert("/var/log".into());
+    world.file("/var/log/mine", "");
+    world.file("/var/log/theirs", "");
+    world.sealed.insert("/var/log/theirs".into());
+    assert_eq!(check(&text("/var/log/mine"), &world).unwrap().1, []);
+    let found = check(&text("/var/log/theirs"), &world).unwrap_err();
+    assert_eq!(found[0].message, "`/var/log/theirs` cannot be written to");
+}
+
+#[test]
+fn two_keys_never_write_to_one_file() {
+    let file = "/var/lib/standfast/x";
+    let to = format!("process:\n  state_file: {file}\n  history_file: {file}\nlisteners:");
+    let found = check(&edited("listeners:", &to), &world()).unwrap_err();
+    assert_eq!((found.len(), found[0].line), (1, 3));
+    assert_eq!(found[0].message, format!("`{file}` is written to by the key on line 2 already"));
+}
+
+#[test]
+fn the_checks_own_tls_is_answered_with_where_to_write_it() {
+    let found = found(&edited("path: /healthz", "tls: { ca_file: ca.crt }"));
+    assert_eq!(found[0].message, "`tls` of a health check is not available yet");
+    assert!(found[0].remedy.contains("`tls` of `upstream`"), "{}", found[0].remedy);
+}
+
+#[test]
 fn health_checks_end_before_the_next_one_is_due() {
     #[rustfmt::skip] // one case, one line
     const CASES: &[Case] = &[
@@ -481,6 +659,13 @@ fn what_is_not_written_has_the_documented_default() {
     let service = &config.services[0];
     let stable_for = Duration::from_secs(300);
     assert_eq!(service.failover.failback, Failback::Auto { stable_for, ramp: stable_for / 5 });
+    assert_eq!(service.failover.hold, Hold { time: Duration::from_secs(2), requests: 1000 });
+    let (close_after, spread) = (Duration::from_secs(30), Duration::from_secs(10));
+    assert_eq!(service.failover.sessions, Sessions { close_after, spread });
+    assert_eq!(service.outlier_errors, Some(5));
+    assert_eq!(service.pools[0].upstream.warm, 0);
+    assert!(!listener.routes[0].idempotency_key);
+    assert_eq!((&config.process.state_file, &config.process.history_file), (&None, &None));
     assert_eq!((service.retries.attempts, service.retries.budget), (2, 0.2));
     assert_eq!(service.timeouts.total, None);
     assert_eq!(service.pools[0].endpoints[0].weight, 1);
@@ -630,6 +815,10 @@ fn more_descriptors_than_the_limit_warn_by_default_and_fail_if_written() {
     assert_eq!((found.len(), found[0].line, found[0].severity), (1, 5, Severity::Error));
     assert_eq!(check(&written(9946), &world).unwrap().1, []);
     assert!(check(&written(9947), &world).is_err());
+    // Four endpoints with three ready connections each leave room for six clients less.
+    let warm = |n| written(n).replace("    pools:", "    upstream: { warm: 3 }\n    pools:");
+    assert_eq!(check(&warm(9940), &world).unwrap().1, []);
+    assert!(check(&warm(9941), &world).is_err());
 }
 
 #[test]

@@ -57,6 +57,13 @@ fn each_change_is_one_line() {
     let cases: &[(&str, &str, &[&str])] = &[
         ("    tls:", "    limits: { idle_timeout: 90s, max_body_size: 1GiB }\n    tls:", &["change   listener https: limits.idle_timeout 1m → 90s; limits.max_body_size none → 1GiB"]),
         ("\":443\"", "\":444\"", &["bind     listener https on [::]:444", "close    listener https on [::]:443"]),
+        ("service: api }", "service: api, idempotency_key: true }", &["change   route https a.example.com/api: idempotency_key false → true"]),
+        ("service: api }", "service: app, idempotency_key: true }", &["change   route https a.example.com/api: idempotency_key false → true", "route    https a.example.com/api: from api to app"]),
+        ("  api:\n", "  api:\n    failover: { hold: { time: 0s }, sessions: { spread: 0s }, failback: { ramp: 30s } }\n", &["change   service api: failover.failback.ramp 1m → 30s; failover.hold.time 2s → 0s; failover.sessions.spread 10s → 0s"]),
+        ("  api:\n", "  api:\n    failover: { failback: { stable_for: 10s } }\n", &["change   service api: failover.failback.ramp 1m → 2s; failover.failback.stable_for 5m → 10s"]),
+        ("  api:\n", "  api:\n    outlier_detection: false\n", &["change   service api: outlier_detection { consecutive_errors: 5 } → false"]),
+        ("  api:\n", "  api:\n    outlier_detection: { consecutive_errors: 9 }\n    upstream: { warm: 2 }\n", &["change   service api: outlier_detection.consecutive_errors 5 → 9", "change   pool api/hot: upstream.warm 0 → 2"]),
+        ("listeners:\n", "process: { state_file: /tmp/s, history_file: /tmp/h }\nlisteners:\n", &["restart  process.history_file none → /tmp/h (at a restart only)", "restart  process.state_file none → /tmp/s (at a restart only)"]),
         ("services:\n", "  - { name: http, bind: \":80\", redirect: https }\nservices:\n", &["bind     listener http on [::]:80"]),
         ("path_prefix: /api, service: api", "path_prefix: /api, service: app", &["route    https a.example.com/api: from api to app"]),
         ("path_prefix: /api", "path_prefix: /v2", &["route    https a.example.com/v2: to api (new)", "unroute  https a.example.com/api: no longer to api"]),

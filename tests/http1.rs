@@ -732,12 +732,13 @@ services:
 }
 
 #[test]
-fn upgrade_connect_and_trace_are_refused() {
+fn other_upgrades_connect_and_trace_are_refused() {
     let stage = Stage::new(echo_target);
     for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: irc/6.9\r\n\r\n", 501),
         (
             "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-            501,
+            400,
         ),
         ("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n", 405),
         ("TRACE / HTTP/1.1\r\nHost: a.test\r\n\r\n", 405),

@@ -424,11 +424,11 @@ fn what_is_not_available_yet_is_refused_and_never_ignored() {
     for (name, part) in [
         ("mode", "listeners: [{ mode: tcp, bind: ':0', service: app }]"),
         ("http2", "listeners: [{ bind: ':0', service: app, protocols: [http2] }]"),
-        ("hold", "listeners: [{ bind: ':0', service: app }]"),
+        ("sticky", "listeners: [{ bind: ':0', service: app }]"),
     ] {
-        let failover = if name == "hold" { "failover: { hold: { time: 2s } }, " } else { "" };
+        let sticky = if name == "sticky" { "sticky: { cookie: c }, " } else { "" };
         let config = format!(
-            "{part}\nservices: {{ app: {{ {failover}pools: [{{ name: hot, \
+            "{part}\nservices: {{ app: {{ {sticky}pools: [{{ name: hot, \
              endpoints: ['http://127.0.0.1:9'] }}] }} }}\n"
         );
         fs::write(lab.path("later.yaml"), config).unwrap();

@@ -10,9 +10,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
 use super::access::{self, Caller, Needs};
+use super::path::{Action, THERE_ARE};
 use super::ready::Phase;
 use super::reply::{self, Reply};
-use super::{Deps, orders, view};
+use super::{Deps, failovers, orders, view};
 use crate::clock;
 use crate::control::ReloadCounters;
 use crate::observe::metrics;
@@ -29,65 +30,6 @@ pub(super) enum Via {
     Socket,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Action {
-    Live,
-    Ready,
-    Metrics,
-    Status,
-    Config,
-    Reload,
-    Drain,
-    Switch { service: String },
-}
-
-impl Action {
-    fn of(path: &str) -> Option<Self> {
-        Some(match path {
-            "/livez" => Self::Live,
-            "/readyz" | "/healthz" => Self::Ready,
-            "/metrics" => Self::Metrics,
-            "/api/v1/status" => Self::Status,
-            "/api/v1/config" => Self::Config,
-            "/api/v1/reload" => Self::Reload,
-            "/api/v1/drain" => Self::Drain,
-            _ => {
-                let service = path.strip_prefix("/api/v1/services/")?.strip_suffix("/switch")?;
-                Self::Switch { service: decoded(service)? }
-            }
-        })
-    }
-
-    fn needs(&self) -> Needs {
-        match self {
-            Self::Live | Self::Ready => Needs::Nothing,
-            Self::Metrics | Self::Status | Self::Config => Needs::Reading,
-            Self::Reload | Self::Drain | Self::Switch { .. } => Needs::Change,
-        }
-    }
-}
-
-/// One segment of a path, percent-decoded; `None` where it is none, or no text.
-fn decoded(segment: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        (out, rest) = match byte {
-            b'/' => return None,
-            b'%' => {
-                let digit = |byte: u8| (byte as char).to_digit(16);
-                out.push((digit(*after.first()?)? << 4 | digit(*after.get(1)?)?) as u8);
-                (out, &after[2..])
-            }
-            other => {
-                out.push(*other);
-                (out, after)
-            }
-        };
-    }
-    String::from_utf8(out).ok().filter(|name| !name.is_empty())
-}
-
 /// Answers one request.
 pub(super) async fn answer<B>(request: Request<B>, via: Via, deps: &Deps) -> Reply
 where
@@ -95,20 +37,19 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Some(action) = Action::of(request.uri().path()) else {
-        return reply::problem(
-            StatusCode::NOT_FOUND,
-            "there are /livez, /readyz, /metrics, /api/v1/status, /api/v1/config, \
-             /api/v1/reload, /api/v1/drain and /api/v1/services/SERVICE/switch",
-        );
+        return reply::problem(StatusCode::NOT_FOUND, THERE_ARE);
     };
     if let Err(refusal) = may(&request, via, action.needs(), deps) {
         return reply::refused(refusal);
     }
-    let changes = action.needs() == Needs::Change;
-    match *request.method() {
-        Method::POST if changes => change(action, request, deps).await,
-        Method::GET | Method::HEAD if !changes => show(&action, deps),
-        _ => reply::not_allowed(if changes { "POST" } else { "GET, HEAD" }),
+    if !action.answers_to(request.method()) {
+        return reply::not_allowed(action.methods());
+    }
+    match action.needs() {
+        Needs::Change => change(action, request, deps).await,
+        Needs::Nothing | Needs::Reading => {
+            show(&action, request.uri().query().unwrap_or_default(), deps)
+        }
     }
 }
 
@@ -126,7 +67,7 @@ fn may<B>(
     access::check(needs, caller, deps.current.load().config.admin.token.as_ref())
 }
 
-fn show(action: &Action, deps: &Deps) -> Reply {
+fn show(action: &Action, query: &str, deps: &Deps) -> Reply {
     let table = deps.current.load();
     match action {
         Action::Ready => ready(deps.readiness.phase()),
@@ -146,9 +87,14 @@ fn show(action: &Action, deps: &Deps) -> Reply {
         Action::Config => {
             reply::json(StatusCode::OK, &view::config::of(&table.config, table.generation))
         }
-        Action::Live | Action::Reload | Action::Drain | Action::Switch { .. } => {
-            reply::ok("text/plain; charset=utf-8", "ok\n")
-        }
+        Action::Failovers => failovers::list(&table, query),
+        Action::Failover { id } => failovers::one(&table, id),
+        Action::Live
+        | Action::Reload
+        | Action::Drain
+        | Action::Switch { .. }
+        | Action::Mode { .. }
+        | Action::Drill { .. } => reply::ok("text/plain; charset=utf-8", "ok\n"),
     }
 }
 
@@ -179,19 +125,29 @@ where
     B: BodyExt<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let query = request.uri().query().unwrap_or_default();
+    let force = query.split('&').any(|pair| pair == "force=true");
+    let releases = request.method() == Method::DELETE;
     match action {
         Action::Drain => {
             (deps.drain)();
-            reply::json(StatusCode::ACCEPTED, &json!({ "draining": true }))
+            return reply::json(StatusCode::ACCEPTED, &json!({ "draining": true }));
         }
-        Action::Switch { service } => match body(request).await {
-            Ok(bytes) => orders::switch(service, &bytes, deps).await,
-            Err(reply) => reply,
-        },
-        _ => {
-            let query = request.uri().query().unwrap_or_default();
-            orders::reload(query.split('&').any(|pair| pair == "force=true"), deps).await
+        Action::Reload => return orders::reload(force, deps).await,
+        _ => {}
+    }
+    let body = match body(request).await {
+        Ok(body) => body,
+        Err(reply) => return reply,
+    };
+    match action {
+        Action::Switch { service } if releases => orders::release(service, &body, deps).await,
+        Action::Switch { service } => orders::switch(service, &body, deps).await,
+        Action::Mode { service, pool, endpoint } => {
+            orders::mode([service, pool, endpoint], &body, deps).await
         }
+        Action::Drill { service } => orders::drill(service, &body, deps).await,
+        _ => reply::problem(StatusCode::NOT_FOUND, THERE_ARE),
     }
 }
 
@@ -209,23 +165,5 @@ where
         }
         Ok(Err(error)) => Err(reply::problem(StatusCode::BAD_REQUEST, &error.to_string())),
         Err(_) => Err(reply::problem(StatusCode::REQUEST_TIMEOUT, "the body did not come")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_service_name_in_a_path_is_one_decoded_segment() {
-        let service = |path: &str| match Action::of(path) {
-            Some(Action::Switch { service }) => Some(service),
-            _ => None,
-        };
-        assert_eq!(service("/api/v1/services/app/switch").as_deref(), Some("app"));
-        assert_eq!(service("/api/v1/services/a%2fb%C3%A4/switch").as_deref(), Some("a/bä"));
-        for wrong in ["a/b", "", "%", "%2", "%zz", "%ff", "%+1"] {
-            assert_eq!(service(&format!("/api/v1/services/{wrong}/switch")), None, "{wrong}");
-        }
     }
 }

@@ -5,12 +5,15 @@
 
 mod access;
 mod api;
+mod failovers;
 mod orders;
+mod path;
 pub mod ready;
 mod reply;
 mod server;
 mod socket;
 pub mod view;
+mod wanted;
 
 use std::fmt;
 use std::sync::Arc;

@@ -23,8 +23,8 @@ use crate::{config, listen};
 const MOST_CONNECTIONS: u32 = 256;
 /// From the first byte, or from the end of the request before, to the end of a head.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
-/// A connection is not kept for longer than this, whatever it does.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(300);
+/// A connection is not kept for longer than this, whatever it does: a drill takes its time.
+const CONNECTION_LIMIT: Duration = super::orders::LONGEST;
 /// How long requests in flight have at the end of the process.
 const END_LIMIT: Duration = Duration::from_secs(1);
 /// Pause after an accept that failed, for want of descriptors for example.

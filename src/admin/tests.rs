@@ -13,7 +13,9 @@ use super::ready::{Phase, Readiness};
 use super::*;
 use crate::config::Secret;
 use crate::config::check::{Diagnostic, Severity};
-use crate::control::{Event, Reloaded, SwitchOrder};
+use crate::control::{DrillKind, DrillOrder, DrillReport, Event, ModeOrder, Reloaded, SwitchOrder};
+use crate::failover::ramp;
+use crate::failover::record::{Cost, Stamp};
 use crate::observe::fixture;
 use crate::table::build;
 
@@ -53,8 +55,10 @@ fn start(token: Option<&str>, control: Control) -> Running {
     let drains = Arc::new(AtomicUsize::new(0));
     let drained = Arc::clone(&drains);
     let now = std::time::Duration::ZERO;
+    let mut table = build::first(Arc::new(config), 1, now);
+    table.services = fixture::table_with_record().services;
     let deps = Deps {
-        current: Current::new(build::first(Arc::new(config), 1, now)),
+        current: Current::new(table),
         readiness: readiness.clone(),
         control: sender,
         drain: Box::new(move || {
@@ -99,6 +103,10 @@ impl Running {
     }
 }
 
+fn order(method: &str, path: &str, body: &str) -> String {
+    format!("{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
 fn post(path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -134,7 +142,7 @@ fn status_metrics_and_configuration_are_read_from_the_table() {
     running.readiness.enter(Phase::Ready);
     let status = running.get("/api/v1/status").json();
     assert_eq!((&status["phase"], &status["generation"]), (&"ready".into(), &1.into()));
-    assert_eq!(status["services"][0]["serving"], "hot");
+    assert_eq!(status["services"][0]["serving"], "standby");
     let metrics = running.get("/metrics");
     assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"), "{}", metrics.head);
     assert!(metrics.body.contains("\nstandfast_access_log_dropped_total 42\n"));
@@ -242,7 +250,7 @@ fn a_switch_names_a_service_and_a_pool_that_are_there() {
         (path, r#"{"to": "standby", "reason": " "}"#, 400, "say why"),
         (path, r#"{"to": "cold", "reason": "x"}"#, 404, "hot, standby"),
         ("/api/v1/services/web/switch", r#"{"to": "hot", "reason": "x"}"#, 404, "there are: app"),
-        (path, r#"{"to": "hot", "hold": true}"#, 400, "not available yet"),
+        (path, r#"{"to": "hot", "hold": 1, "reason": "x"}"#, 400, "expected a boolean"),
         (path, r#"{"too": "hot"}"#, 400, "too"),
         (path, "", 400, "expected"),
     ] {
@@ -251,6 +259,145 @@ fn a_switch_names_a_service_and_a_pool_that_are_there() {
         assert!(answer.body.contains(part), "{}", answer.body);
     }
     assert_eq!(running.post(path, &"x".repeat(70_000)).status, 413);
+}
+
+/// Answers with what it was asked.
+fn obeys(event: Event) {
+    match event {
+        Event::Switch { service, order: SwitchOrder { to, hold, force, .. }, reply } => {
+            reply.send(Ok(format!("{service} → {to}, hold {hold}, force {force}"))).unwrap();
+        }
+        Event::Release { service, reason, reply } if reason == "refuse" => {
+            reply.send(Err(format!("{service} is not held"))).unwrap();
+        }
+        Event::Release { service, reason, reply } => {
+            reply.send(Ok(format!("{service} released: {reason:?}"))).unwrap();
+        }
+        Event::Mode { order: ModeOrder { endpoint, reason, .. }, reply, .. }
+            if reason == "refuse" =>
+        {
+            reply.send(Err(format!("{endpoint} is the last one"))).unwrap();
+        }
+        Event::Mode { service, order, reply } => {
+            let ModeOrder { pool, endpoint, mode, reason, force } = order;
+            let told = format!("{service}/{pool}/{endpoint} {mode:?} {force}: {reason}");
+            reply.send(Ok(told)).unwrap();
+        }
+        Event::Drill { order: DrillOrder { kind: DrillKind::Full, .. }, reply, .. } => {
+            reply.send(Err("standby is not available".to_owned())).unwrap();
+        }
+        Event::Drill { service, order, reply } => {
+            reply.send(Ok(drilled(service, &order))).unwrap();
+        }
+        other => panic!("not expected: {other:?}"),
+    }
+}
+
+fn drilled(service: String, order: &DrillOrder) -> DrillReport {
+    DrillReport {
+        service,
+        from: "hot".to_owned(),
+        to: "standby".to_owned(),
+        kind: order.kind,
+        passed: true,
+        aborted: None,
+        began: Stamp(1),
+        ended: Stamp(2),
+        proof_micros: 1_500,
+        switch_micros: None,
+        target: ramp::Tally::default(),
+        serving: ramp::Tally::default(),
+        evidence: Vec::new(),
+        records: Vec::new(),
+        cost: Cost::default(),
+    }
+}
+
+#[test]
+fn a_hold_is_ordered_and_released() {
+    let running = start(None, obeys);
+    let path = "/api/v1/services/app/switch";
+    let body = r#"{"to": "hot", "reason": "x", "hold": true, "force": true}"#;
+    let held = running.post(path, body).json();
+    assert_eq!(held["outcome"], "app → hot, hold true, force true");
+    assert_eq!((&held["to"], &held["hold"]), (&"hot".into(), &true.into()));
+    let delete = |path: &str, body: &str| running.socket(&order("DELETE", path, body));
+    assert_eq!(delete(path, "").json()["outcome"], "app released: \"\"");
+    let told = delete(path, r#"{"reason": "all well"}"#).json();
+    assert_eq!(told["outcome"], "app released: \"all well\"");
+    let refused = delete(path, r#"{"reason": "refuse"}"#);
+    assert_eq!((refused.status, &refused.json()["detail"]), (409, &"app is not held".into()));
+    assert_eq!(delete(path, "{").status, 400);
+    let unknown = delete("/api/v1/services/web/switch", "");
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.body.contains("there are: app"), "{}", unknown.body);
+}
+
+#[test]
+fn a_mode_is_ordered_for_an_endpoint_that_is_there() {
+    let running = start(None, obeys);
+    let path = |service: &str, pool: &str, endpoint: &str| {
+        format!("/api/v1/services/{service}/pools/{pool}/endpoints/{endpoint}/mode")
+    };
+    let put = |path: &str, body: &str| running.socket(&order("PUT", path, body));
+    let right = path("app", "hot", "10.0.1.10%3A80");
+    let done = put(&right, r#"{"mode": "drain", "reason": "disk", "force": true}"#);
+    assert_eq!(done.json()["outcome"], "app/hot/10.0.1.10:80 Drain true: disk");
+    assert_eq!(put(&right, r#"{"mode": "off", "reason": "refuse"}"#).status, 409);
+    let body = r#"{"mode": "off", "reason": "disk"}"#;
+    for (path, body, status, part) in [
+        (&right, r#"{"mode": "off"}"#, 400, "say why"),
+        (&right, r#"{"mode": "on", "reason": "x"}"#, 400, "active, drain, off"),
+        (&right, "", 400, "expected"),
+        (&path("web", "hot", "x:1"), body, 404, "there are: app"),
+        (&path("app", "cold", "x:1"), body, 404, "there are: hot, standby"),
+        (&path("app", "hot", "x:1"), body, 404, "there are: 10.0.1.10:80, 10.0.1.11:80"),
+    ] {
+        let answer = put(path, body);
+        assert_eq!(answer.status, status, "{path} {body}");
+        assert!(answer.head.contains("application/problem+json"), "{}", answer.head);
+        assert!(answer.body.contains(part), "{}", answer.body);
+    }
+    assert_eq!(running.post(&right, body).status, 405);
+}
+
+#[test]
+fn a_drill_answers_with_its_report_or_why_it_cannot_be() {
+    let running = start(None, obeys);
+    let path = "/api/v1/services/app/drill";
+    let report = running.post(path, r#"{"kind": "share", "share": "5%", "for": "1s"}"#);
+    assert_eq!((report.status, &report.json()["kind"]["share"]), (200, &50.into()));
+    assert_eq!(serde_json::from_str::<DrillReport>(&report.body).unwrap().proof_micros, 1_500);
+    let refused = running.post(path, r#"{"kind": "full"}"#);
+    assert_eq!(refused.status, 409);
+    assert!(refused.body.contains("standby is not available"), "{}", refused.body);
+    assert_eq!(running.post(path, r#"{"kind": "full", "for": "1h"}"#).status, 400);
+    assert_eq!(running.post("/api/v1/services/web/drill", "").status, 404);
+    assert_eq!(running.tcp(&order("POST", path, "")).status, 403);
+}
+
+#[test]
+fn failover_records_are_listed_and_found_by_their_id() {
+    let running = start(None, nobody);
+    let listed = running.get("/api/v1/failovers").json();
+    assert_eq!(listed["failovers"][0]["id"], "app-1");
+    let of_app = running.get("/api/v1/failovers?service=app&limit=1").json();
+    assert_eq!(of_app, listed);
+    let record = running.get("/api/v1/failovers/app-1");
+    assert_eq!(record.json(), listed["failovers"][0]);
+    assert_eq!(record.json()["cost"]["lost"]["not_idempotent"], 3);
+    for (path, status, part) in [
+        ("/api/v1/failovers/app-2", 404, "no failover"),
+        ("/api/v1/failovers?service=web", 404, "there are: app"),
+        ("/api/v1/failovers?sevice=app", 400, "there are: service, limit"),
+        ("/api/v1/failovers?limit=0", 400, "limit: a number"),
+        ("/api/v1/failovers?limit=x", 400, "limit: a number"),
+    ] {
+        let answer = running.get(path);
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.body.contains(part), "{}", answer.body);
+    }
+    assert_eq!(running.post("/api/v1/failovers", "").status, 405);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Names are stable; a reader must not mind new ones.
 
 pub mod config;
+pub mod outlook;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use crate::config::WhenNone;
 use crate::failover::Cause;
 use crate::health::Verdict;
 use crate::observe::calendar;
-use crate::table::{self, Table, counters};
+use crate::table::{self, Mode, Table, counters};
+
+use outlook::{Coming, Share, Stuck, Takeover};
 
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -48,17 +51,30 @@ pub struct Service {
     pub serving: String,
     pub since: String,
     pub since_seconds: f64,
-    /// `start`, `health`, `failback`, `manual` or `removed`.
+    /// `start`, `health`, `failback`, `manual`, `drill` or `removed`.
     pub cause: String,
     /// The same for people.
     pub why: String,
     /// No pool is available: requests go out unverified, or are answered with 503.
     pub none_available: bool,
+    /// An operator holds the service: nothing moves by itself.
+    pub held: bool,
+    /// The words of the operator's order that holds or stands.
+    pub order_reason: Option<String>,
+    pub trouble: Option<Stuck>,
+    pub share: Option<Share>,
+    /// None where the first pool serves and nothing keeps it.
+    pub next: Option<Coming>,
+    /// None where there is one pool alone.
+    pub takeover: Option<Takeover>,
     pub pools: Vec<Pool>,
     pub failovers_total: u64,
     pub last_failover: Option<Failover>,
     pub requests_rescued_total: u64,
     pub requests_lost_total: u64,
+    pub requests_held_total: u64,
+    /// Requests that wait for an endpoint now.
+    pub requests_holding: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,9 +86,12 @@ pub struct Pool {
     pub active: bool,
     pub available: bool,
     pub min_healthy: u32,
+    /// Active endpoints by verdict.
     pub up: usize,
     pub unknown: usize,
     pub down: usize,
+    /// Endpoints an operator drains or has turned off.
+    pub off: usize,
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -81,6 +100,10 @@ pub struct Endpoint {
     pub name: String,
     /// `unknown`, `up` or `down`.
     pub verdict: String,
+    /// What the operator ordered: `active`, `drain` or `off`.
+    pub mode: String,
+    /// Requests just met silence or gateway errors there; new ones avoid it for the moment.
+    pub doubted: bool,
     pub since: String,
     pub since_seconds: f64,
     /// What the probe saw that led to the verdict.
@@ -132,6 +155,10 @@ impl Moment {
         String::from_utf8_lossy(&out).into_owned()
     }
 
+    fn seconds_until(self, moment: Duration) -> f64 {
+        rounded(moment.saturating_sub(self.now))
+    }
+
     fn seconds_since(self, moment: Duration) -> f64 {
         rounded(self.now.saturating_sub(moment))
     }
@@ -174,6 +201,12 @@ impl Service {
             cause: service.cause.label().to_owned(),
             why: why(service),
             none_available: service.none_available,
+            held: service.failover.held,
+            order_reason: outlook::order_reason(service),
+            trouble: outlook::stuck(service),
+            share: outlook::share(service, moment),
+            next: outlook::coming(service, moment),
+            takeover: outlook::takeover(service),
             pools: pools
                 .map(|(priority, pool)| {
                     Pool::of(pool, priority, priority == service.serving, moment)
@@ -183,6 +216,8 @@ impl Service {
             last_failover: history.last.as_ref().map(|last| Failover::of(last, moment)),
             requests_rescued_total: total(|cells| &cells.rescued),
             requests_lost_total: total(|cells| &cells.lost),
+            requests_held_total: workers.sum(|cells| cells.held.value()),
+            requests_holding: service.counters.holding.load(Ordering::Relaxed),
         }
     }
 }
@@ -216,7 +251,11 @@ fn why(service: &table::Service) -> String {
 
 impl Pool {
     fn of(pool: &table::Pool, priority: usize, active: bool, moment: Moment) -> Self {
-        let with = |verdict| pool.verdicts.iter().filter(|held| **held == verdict).count();
+        let in_use = |mode: &Mode| *mode == Mode::Active;
+        let with = |verdict| {
+            let known = pool.verdicts.iter().zip(&pool.modes);
+            known.filter(|(known, mode)| **known == verdict && in_use(mode)).count()
+        };
         Self {
             name: pool.config.name.to_string(),
             priority,
@@ -226,6 +265,7 @@ impl Pool {
             up: with(Verdict::Up),
             unknown: with(Verdict::Unknown),
             down: with(Verdict::Down),
+            off: pool.modes.iter().filter(|mode| !in_use(mode)).count(),
             endpoints: (0..pool.endpoints.len())
                 .map(|index| Endpoint::of(pool, index, moment))
                 .collect(),
@@ -242,6 +282,8 @@ impl Endpoint {
         Self {
             name: endpoint.config.name.to_string(),
             verdict: pool.verdicts.get(index).copied().unwrap_or_default().to_string(),
+            mode: pool.modes.get(index).copied().unwrap_or_default().label().to_owned(),
+            doubted: !endpoint.live.is_trusted(),
             since: moment.rfc3339(detail.since),
             since_seconds: moment.seconds_since(detail.since),
             reason: detail.reason.map(|reason| reason.to_string()),

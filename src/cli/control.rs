@@ -1,23 +1,27 @@
 //! ○ The commands that talk to a running process through its admin server: `status`, `reload`,
-//! `drain`, `switch`.
+//! `drain`, and in [`orders`] and [`records`] what an operator orders and looks up.
 //!
 //! Results go to the writer given; a [`Failure`] is for standard error and exit code 1.
 
 mod client;
-mod text;
+pub mod orders;
+pub(crate) mod records;
+pub(crate) mod text;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::admin::view::Status;
+use crate::admin::view::{Service, Status};
 use crate::config;
-use client::Answer;
+use client::{Answer, Limit};
+use text::Paint;
 
 /// Where the admin server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,24 @@ pub struct Client {
 pub struct Failure(pub String);
 
 pub type Outcome = Result<(), Failure>;
+
+/// How results are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Format {
+    /// As the API answers; stable.
+    pub json: bool,
+    /// For people: in colour.
+    pub(crate) paint: Paint,
+}
+
+impl Format {
+    /// In colour on a terminal alone, and there only unless `NO_COLOR` is set (no-color.org).
+    pub fn of(json: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { json, paint: Paint(io::stdout().is_terminal() && colour && !dumb) }
+    }
+}
 
 /// How long to look whether a process that drains has ended; both of its own limits are shorter
 /// unless they were set to more than this.
@@ -122,22 +144,29 @@ impl From<io::Error> for Failure {
 }
 
 /// `standfast status`: who serves each service now, and why. `json`: as the API answers.
-pub fn status(client: &Client, json: bool, out: &mut dyn Write) -> Outcome {
+pub fn status(client: &Client, format: Format, out: &mut dyn Write) -> Outcome {
     let answer = expect(client.get("/api/v1/status")?)?;
-    if json {
+    if format.json {
         out.write_all(&answer.body)?;
         return Ok(());
     }
-    let status: Status = serde_json::from_slice(&answer.body)
-        .map_err(|error| Failure(format!("{} did not answer a status: {error}", client.address)))?;
-    out.write_all(text::status(&status).as_bytes())?;
+    let status: Status = read(client, &answer, "a status")?;
+    out.write_all(text::status::status(&status, format.paint).as_bytes())?;
     Ok(())
+}
+
+/// One service as it stands now.
+fn service(client: &Client, name: &str) -> Result<Service, Failure> {
+    let answer = expect(client.get("/api/v1/status")?)?;
+    let status: Status = read(client, &answer, "a status")?;
+    let found = status.services.into_iter().find(|service| service.name == name);
+    found.ok_or_else(|| Failure(format!("no service {name:?}")))
 }
 
 /// `standfast reload`: reads the configuration anew, and tells what changed or what is wrong.
 pub fn reload(client: &Client, force: bool, json: bool, out: &mut dyn Write) -> Outcome {
     let path = if force { "/api/v1/reload?force=true" } else { "/api/v1/reload" };
-    let answer = client.post(path, &Value::Null)?;
+    let answer = client.post(path, &Value::Null, Limit::Order)?;
     let told = answer.json();
     if answer.status == 422 {
         let mut lines = detail(&answer);
@@ -155,7 +184,7 @@ pub fn reload(client: &Client, force: bool, json: bool, out: &mut dyn Write) -> 
 
 /// `standfast drain`: the process takes no more work, ends what it has, and exits. Waits for that.
 pub fn drain(client: &Client, out: &mut dyn Write) -> Outcome {
-    expect(client.post("/api/v1/drain", &Value::Null)?)?;
+    expect(client.post("/api/v1/drain", &Value::Null, Limit::Order)?)?;
     writeln!(out, "draining: waiting for requests in flight")?;
     out.flush()?;
     let begun = Instant::now();
@@ -169,19 +198,10 @@ pub fn drain(client: &Client, out: &mut dyn Write) -> Outcome {
     Ok(())
 }
 
-/// `standfast switch`: a planned move of a service to a pool.
-pub fn switch(
-    client: &Client,
-    service: &str,
-    to: &str,
-    reason: &str,
-    out: &mut dyn Write,
-) -> Outcome {
-    let path = format!("/api/v1/services/{}/switch", client::encoded(service));
-    let answer = expect(client.post(&path, &json!({ "to": to, "reason": reason }))?)?;
-    let told = answer.json();
-    writeln!(out, "{}", text::clean(told["outcome"].as_str().unwrap_or("done")))?;
-    Ok(())
+/// The body of an answer as what it should be.
+fn read<T: DeserializeOwned>(client: &Client, answer: &Answer, what: &str) -> Result<T, Failure> {
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| Failure(format!("{} did not answer {what}: {error}", client.address)))
 }
 
 /// A success, or what the problem says.

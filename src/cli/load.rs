@@ -5,11 +5,12 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::Secret;
 use crate::config::check::{
-    CertificateFacts, Checked, Diagnostic, Problem, Severity, World, check,
+    CertificateFacts, Checked, Diagnostic, Problem, Severity, Spot, World, check,
 };
 use crate::tls::inspect;
 
@@ -58,6 +59,16 @@ impl World for RealWorld {
         std::fs::read(path)
     }
 
+    /// Asks the kernel, which knows of access lists and of what is mounted read-only.
+    fn look_at(&self, path: &Path) -> io::Result<Spot> {
+        let is_folder = std::fs::metadata(path)?.is_dir();
+        let wanted = match is_folder {
+            true => Access::WRITE_OK | Access::EXEC_OK,
+            false => Access::WRITE_OK,
+        };
+        Ok(Spot { is_folder, is_writable: access(path, wanted).is_ok() })
+    }
+
     fn env(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
@@ -95,6 +106,8 @@ impl World for RealWorld {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -111,6 +124,21 @@ mod tests {
         std::fs::write(file.path(), [0xff, 0xfe, 0]).unwrap();
         let errors = load(file.path()).unwrap_err();
         assert!(errors[0].message.contains("is not UTF-8"), "{}", errors[0].message);
+    }
+
+    #[test]
+    fn files_folders_and_what_is_missing_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        assert_eq!(RealWorld.look_at(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::write(&file, "").unwrap();
+        let spot = |is_folder| Spot { is_folder, is_writable: true };
+        assert_eq!(RealWorld.look_at(&file).unwrap(), spot(false));
+        assert_eq!(RealWorld.look_at(folder.path()).unwrap(), spot(true));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400)).unwrap();
+        // Nothing but being root makes a read-only file writable.
+        let is_writable = rustix::process::getuid().is_root();
+        assert_eq!(RealWorld.look_at(&file).unwrap(), Spot { is_folder: false, is_writable });
     }
 
     #[test]

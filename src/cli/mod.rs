@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use control::{Address, Client};
+use control::orders::{self, Drill, SetMode, Switch};
+use control::{Address, Client, Format, records};
 use load::RealWorld;
 
 /// A load balancer in front of a hot and a standby Kubernetes cluster
@@ -78,18 +79,60 @@ enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Move a service to another pool that is available; it stays there until health forces a move
+    /// Move a service to another pool; it stays there until health forces a move
     Switch {
+        #[command(flatten)]
+        order: Switch,
+        #[command(flatten)]
+        at: At,
+    },
+    /// End a hold, and the standing of a switch: health and failback decide again
+    Release {
         service: String,
-        /// The pool that is to serve
-        #[arg(long, value_name = "POOL")]
-        to: String,
-        /// Why, for the record
+        /// Why, for the log
         #[arg(long)]
-        reason: String,
-        /// Not available yet: stay even if health would force a move
-        #[arg(long, hide = true)]
-        hold: bool,
+        reason: Option<String>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Take an endpoint out of use, or back in
+    Mode {
+        #[command(flatten)]
+        order: SetMode,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Show the failover records, newest first, one line each
+    History {
+        /// Of this service alone
+        service: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 20,
+            value_parser = clap::value_parser!(u16).range(1..=10_000))]
+        limit: u16,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Tell one failover in full: its cost, its course, its evidence, what decided, what comes next
+    Explain {
+        /// As `history` shows it, such as app-3
+        id: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Rehearse a failover, and report its time and cost; exit code 1 if it did not pass
+    Drill {
+        #[command(flatten)]
+        order: Drill,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         at: At,
     },
@@ -111,9 +154,7 @@ struct At {
 }
 
 /// Commands this version knows by name alone.
-const LATER: [&str; 10] = [
-    "release", "mode", "history", "explain", "top", "drill", "backtest", "upgrade", "schema", "man",
-];
+const LATER: [&str; 5] = ["top", "backtest", "upgrade", "schema", "man"];
 
 /// Runs the command given; the process's exit code.
 pub fn main() -> ExitCode {
@@ -122,14 +163,28 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::demo(&options),
         Command::Check { config, json } => check::check(&config, json, &RealWorld),
         Command::Diff { old, new } => check::diff(&old, &new, &RealWorld),
-        Command::Status { json, at } => with(&at, |client, out| control::status(client, json, out)),
+        Command::Status { json, at } => {
+            with(&at, |client, out| control::status(client, Format::of(json), out))
+        }
         Command::Reload { force, json, at } => {
             with(&at, |client, out| control::reload(client, force, json, out))
         }
         Command::Drain { at } => with(&at, control::drain),
-        Command::Switch { hold: true, .. } => not_yet("switch --hold"),
-        Command::Switch { service, to, reason, at, .. } => {
-            with(&at, |client, out| control::switch(client, &service, &to, &reason, out))
+        Command::Switch { order, at } => {
+            with(&at, |client, out| orders::switch(client, &order, out))
+        }
+        Command::Release { service, reason, at } => {
+            with(&at, |client, out| orders::release(client, &service, reason.as_deref(), out))
+        }
+        Command::Mode { order, at } => with(&at, |client, out| orders::mode(client, &order, out)),
+        Command::History { service, json, limit, at } => with(&at, |client, out| {
+            records::history(client, service.as_deref(), limit, Format::of(json), out)
+        }),
+        Command::Explain { id, json, at } => {
+            with(&at, |client, out| records::explain(client, &id, Format::of(json), out))
+        }
+        Command::Drill { order, json, at } => {
+            with(&at, |client, out| orders::drill(client, &order, Format::of(json), out))
         }
         Command::Completions { shell } => completions(shell, &mut io::stdout()),
         Command::Other(words) => other(&words),
@@ -250,6 +305,21 @@ mod tests {
         assert!(parse("standfast status -c a.yaml --admin /run/a.sock").is_err());
         assert!(parse("standfast run").is_err());
         assert!(parse("standfast switch app --to standby").is_err());
+        assert!(parse("standfast switch app --to standby --reason x --hold --force").is_ok());
+        assert!(parse("standfast mode app/hot/[fd00::1]:80 drain --reason x").is_ok());
+        assert!(parse("standfast mode app/hot drain --reason x").is_err());
+        assert!(parse("standfast mode app/hot/a:80 on --reason x").is_err());
+        assert!(parse("standfast history app --limit 0").is_err());
+    }
+
+    #[test]
+    fn a_drill_is_of_one_kind_and_a_decision_watches_nothing() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' '));
+        assert!(parse("standfast drill app").is_ok());
+        assert!(parse("standfast drill app --share 5% --for 1m --max-errors 1%").is_ok());
+        assert!(parse("standfast drill app --share 5% --full").is_err());
+        assert!(parse("standfast drill app --for 1m").is_err());
+        assert!(parse("standfast drill app --decision --for 1m").is_err());
     }
 
     #[test]

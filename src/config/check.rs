@@ -8,6 +8,7 @@ mod pools;
 mod reader;
 mod services;
 mod tls;
+mod writes;
 
 use std::fmt;
 use std::io;
@@ -24,6 +25,8 @@ use reader::Reader;
 pub trait World {
     /// Paths are relative to the working directory, like a shell's.
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// What lies at a path the process is to write to. Errors: nothing does, or it cannot be seen.
+    fn look_at(&self, path: &Path) -> io::Result<Spot>;
     fn env(&self, name: &str) -> Option<String>;
     /// Addresses of a host name, in the resolver's order.
     fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
@@ -41,6 +44,14 @@ pub trait World {
     fn unix_now(&self) -> i64;
     /// Usable cores.
     fn cores(&self) -> usize;
+}
+
+/// A file or a folder, seen from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    pub is_folder: bool,
+    /// As far as can be told without trying: into the file, or new files into the folder.
+    pub is_writable: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,8 +139,8 @@ fn whole(reader: &Reader<'_>, root: &Item<'_>, empty: bool) -> Option<Config> {
         version.choice(&[("1", ())], &[]);
     }
     let admin = admin::admin(reader, top.get("admin"));
-    let process = admin::process(top.get("process"), reader.world);
-    let logging = admin::logging(top.get("logging"));
+    let process = admin::process(reader, top.get("process"));
+    let logging = admin::logging(reader, top.get("logging"));
     let services = services::services(reader, &top);
     let listeners = listeners::listeners(reader, &top, &services);
     cross::binds(&listeners, &admin, top.get("admin"));

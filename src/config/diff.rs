@@ -39,6 +39,11 @@ pub enum Change {
         from: String,
         to: String,
     },
+    RouteChanged {
+        listener: String,
+        route: String,
+        what: Vec<Difference>,
+    },
     RouteRemoved {
         listener: String,
         route: String,
@@ -171,33 +176,46 @@ fn routes(
     changes: &mut Vec<Change>,
 ) {
     let [was, is] = [(old, before), (new, after)].map(|(config, listener)| pairs(config, listener));
-    let earlier: HashMap<_, _> = was.iter().map(|(route, service)| (route, service)).collect();
+    let earlier: HashMap<_, _> = was.iter().map(|(route, led)| (route, led)).collect();
     let later: HashSet<_> = is.iter().map(|(route, _)| route).collect();
     let listener = || listener.to_owned();
     for (route, to) in &is {
-        let (route, to) = (route.clone(), to.clone());
-        match earlier.get(&route) {
-            None => changes.push(Change::RouteAdded { listener: listener(), route, service: to }),
-            Some(from) if **from == to => {}
-            Some(from) => {
-                let from = (*from).clone();
-                changes.push(Change::RouteMoved { listener: listener(), route, from, to });
-            }
+        let (route, service) = (route.clone(), to.service.to_owned());
+        let Some(from) = earlier.get(&route) else {
+            changes.push(Change::RouteAdded { listener: listener(), route, service });
+            continue;
+        };
+        if from.idempotency_key != to.idempotency_key {
+            let [was, is] = [from, &to].map(|led| led.idempotency_key.to_string());
+            let what = vec![Difference { key: "idempotency_key".into(), from: was, to: is }];
+            changes.push(Change::RouteChanged { listener: listener(), route: route.clone(), what });
+        }
+        if from.service != to.service {
+            let (from, to) = (from.service.to_owned(), service);
+            changes.push(Change::RouteMoved { listener: listener(), route, from, to });
         }
     }
-    for (route, service) in was.iter().filter(|(route, _)| !later.contains(route)) {
-        let (route, service) = (route.clone(), service.clone());
+    for (route, led) in was.iter().filter(|(route, _)| !later.contains(route)) {
+        let (route, service) = (route.clone(), led.service.to_owned());
         changes.push(Change::RouteRemoved { listener: listener(), route, service });
     }
 }
 
-/// What is matched and the service it leads to, one pair for each host of each route.
-fn pairs(config: &Config, listener: &Listener) -> Vec<(String, String)> {
+/// What becomes of a request that a route matches.
+#[derive(Clone, Copy)]
+struct Led<'c> {
+    service: &'c str,
+    idempotency_key: bool,
+}
+
+/// What is matched and where it leads, one pair for each host of each route.
+fn pairs<'c>(config: &'c Config, listener: &Listener) -> Vec<(String, Led<'c>)> {
     let pairs = listener.routes.iter().flat_map(|route| {
-        let service = view::service_name(route, config).to_owned();
+        let (service, idempotency_key) = (view::service_name(route, config), route.idempotency_key);
+        let led = Led { service, idempotency_key };
         let hosts = route.hosts.iter().map(view::host).collect::<Vec<_>>();
         let hosts = if hosts.is_empty() { vec!["*".to_owned()] } else { hosts };
-        let whole = move |host| (format!("{host}{}", route.path_prefix), service.clone());
+        let whole = move |host| (format!("{host}{}", route.path_prefix), led);
         hosts.into_iter().map(whole)
     });
     pairs.collect()
@@ -358,6 +376,10 @@ fn shown(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "none".into(),
         Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(key, value)| format!("{key}: {}", shown(value)));
+            format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
+        }
         other => other.to_string(),
     }
 }
@@ -389,6 +411,9 @@ impl fmt::Display for Change {
             }
             Self::RouteMoved { listener, route, from, to } => {
                 write!(f, "route    {listener} {route}: from {from} to {to}")
+            }
+            Self::RouteChanged { listener, route, what } => {
+                write!(f, "change   route {listener} {route}: {}", join(what))
             }
             Self::RouteRemoved { listener, route, service } => {
                 write!(f, "unroute  {listener} {route}: no longer to {service}")

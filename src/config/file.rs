@@ -33,8 +33,11 @@ pub(super) const TOP: Shape = shape(
 );
 pub(super) const ADMIN: Shape = shape("`admin`", &["listen", "socket", "token"], &[]);
 pub(super) const SECRET: Shape = shape("a secret", &["file", "env"], &[]);
-pub(super) const PROCESS: Shape =
-    shape("`process`", &["workers", "lame_duck", "drain_timeout"], &["state_file"]);
+pub(super) const PROCESS: Shape = shape(
+    "`process`",
+    &["workers", "lame_duck", "drain_timeout", "state_file", "history_file"],
+    &[],
+);
 pub(super) const LOGGING: Shape = shape("`logging`", &["level", "format", "access_log"], &[]);
 pub(super) const ACCESS_LOG: Shape = shape("`access_log`", &["output", "sample"], &[]);
 pub(super) const LISTENER: Shape = shape(
@@ -76,7 +79,7 @@ pub(super) const LIMITS: Shape = shape(
 );
 pub(super) const ROUTE: Shape = shape(
     "a route",
-    &["hosts", "path_prefix", "service"],
+    &["hosts", "path_prefix", "service", "idempotency_key"],
     &["sni", "headers", "rewrite", "redirect", "timeouts", "retries", "allow", "deny"],
 );
 pub(super) const SERVICE: Shape = shape(
@@ -94,13 +97,17 @@ pub(super) const SERVICE: Shape = shape(
     &["hash_on", "sticky"],
 );
 pub(super) const FAILOVER: Shape =
-    shape("`failover`", &["min_healthy", "failback", "when_none"], &["hold", "sessions"]);
-pub(super) const FAILBACK: Shape = shape("`failback`", &["mode", "stable_for"], &["ramp"]);
+    shape("`failover`", &["min_healthy", "failback", "when_none", "hold", "sessions"], &[]);
+pub(super) const FAILBACK: Shape = shape("`failback`", &["mode", "stable_for", "ramp"], &[]);
+pub(super) const HOLD: Shape = shape("`hold`", &["time", "requests"], &[]);
+pub(super) const SESSIONS: Shape = shape("`sessions`", &["close_after", "spread"], &[]);
+pub(super) const OUTLIER_DETECTION: Shape =
+    shape("`outlier_detection`", &["consecutive_errors"], &[]);
 pub(super) const RETRIES: Shape = shape("`retries`", &["attempts", "budget"], &[]);
 pub(super) const TIMEOUTS: Shape =
     shape("`timeouts`", &["connect", "response_header", "idle", "total"], &[]);
 pub(super) const UPSTREAM: Shape =
-    shape("`upstream`", &["protocol", "tls", "max_connections", "max_requests"], &["warm"]);
+    shape("`upstream`", &["protocol", "tls", "max_connections", "max_requests", "warm"], &[]);
 pub(super) const UPSTREAM_TLS: Shape =
     shape("`tls` of `upstream`", &["server_name", "ca_file", "verify"], &["cert_file", "key_file"]);
 pub(super) const HEALTH_CHECK: Shape = shape(
@@ -124,6 +131,13 @@ pub(super) const EXPECT: Shape = shape("`expect`", &["status", "body_contains", 
 pub(super) const POOL: Shape =
     shape("a pool", &["name", "endpoints", "health_check", "upstream"], &["resolve"]);
 pub(super) const ENDPOINT: Shape = shape("an endpoint", &["url", "weight"], &[]);
+
+/// What serves today where a key is still to come: the shape's name, the key, what to do.
+const INSTEAD: &[(&str, &str, &str)] = &[(
+    HEALTH_CHECK.name,
+    "tls",
+    "write it as `tls` of `upstream` (of the service or of the pool), which probes obey too",
+)];
 
 /// A value of the tree with its path, able to report on itself.
 #[derive(Clone)]
@@ -324,10 +338,11 @@ impl<'a> Item<'a> {
     /// Reports a key the shape does not have; answers the key that was probably meant.
     fn unknown_key(&self, key: &str, shape: &Shape) -> Option<&'static str> {
         if shape.later.contains(&key) {
-            self.error(
-                format!("`{key}` of {} is not available yet", shape.name),
-                format!("remove `{key}`"),
-            );
+            let instead =
+                INSTEAD.iter().find(|(name, later, _)| (*name, *later) == (shape.name, key));
+            let remove = format!("remove `{key}`");
+            let remedy = instead.map_or(remove, |(_, _, instead)| (*instead).to_owned());
+            self.error(format!("`{key}` of {} is not available yet", shape.name), remedy);
             return None;
         }
         let close = closest(key, shape.keys.iter().copied());

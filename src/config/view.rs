@@ -1,6 +1,8 @@
 //! ● A configuration as JSON in the shape of the file, defaults filled in and secrets struck out:
 //! what `GET /api/v1/config` shows, and what two configurations are compared by.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use super::check::{Diagnostic, Severity};
@@ -49,9 +51,13 @@ pub fn diagnostic_json(diagnostic: &Diagnostic, file: &str) -> Value {
 pub(super) fn admin(config: &Config) -> Value {
     json!({
         "listen": config.admin.listen.to_string(),
-        "socket": config.admin.socket.as_ref().map(|path| path.display().to_string()),
+        "socket": path(config.admin.socket.as_deref()),
         "token": config.admin.token.as_ref().map(|_| "(secret)"),
     })
+}
+
+fn path(path: Option<&Path>) -> Option<String> {
+    path.map(|path| path.display().to_string())
 }
 
 pub(super) fn process(config: &Config) -> Value {
@@ -60,6 +66,8 @@ pub(super) fn process(config: &Config) -> Value {
         "workers": workers.map_or_else(|| json!("auto"), |workers| json!(workers)),
         "lame_duck": Period(config.process.lame_duck).to_string(),
         "drain_timeout": Period(config.process.drain_timeout).to_string(),
+        "state_file": path(config.process.state_file.as_deref()),
+        "history_file": path(config.process.history_file.as_deref()),
     })
 }
 
@@ -151,6 +159,7 @@ fn route(route: &Route, config: &Config) -> Value {
         "hosts": hosts,
         "path_prefix": route.path_prefix,
         "service": service_name(route, config),
+        "idempotency_key": route.idempotency_key,
     })
 }
 
@@ -184,18 +193,33 @@ pub(super) fn service_settings(service: &Service) -> Value {
     };
     let failback = match service.failover.failback {
         Failback::Manual => json!({ "mode": "manual" }),
-        Failback::Auto { stable_for, .. } => {
-            json!({ "mode": "auto", "stable_for": Period(stable_for).to_string() })
-        }
+        Failback::Auto { stable_for, ramp } => json!({
+            "mode": "auto",
+            "stable_for": Period(stable_for).to_string(),
+            "ramp": Period(ramp).to_string(),
+        }),
     };
     let when_none = match service.failover.when_none {
         WhenNone::TryAll => "try_all",
         WhenNone::Unavailable => "unavailable",
     };
+    let (hold, sessions) = (&service.failover.hold, &service.failover.sessions);
+    let outlier_detection = service
+        .outlier_errors
+        .map_or(json!(false), |errors| json!({ "consecutive_errors": errors }));
     let (retries, timeouts) = (&service.retries, &service.timeouts);
     json!({
         "balance": balance,
-        "failover": { "failback": failback, "when_none": when_none },
+        "failover": {
+            "failback": failback,
+            "when_none": when_none,
+            "hold": { "time": Period(hold.time).to_string(), "requests": hold.requests },
+            "sessions": {
+                "close_after": Period(sessions.close_after).to_string(),
+                "spread": Period(sessions.spread).to_string(),
+            },
+        },
+        "outlier_detection": outlier_detection,
         "retries": { "attempts": retries.attempts, "budget": percent(retries.budget) },
         "timeouts": {
             "connect": Period(timeouts.connect).to_string(),
@@ -254,6 +278,7 @@ fn health_check(check: &HealthCheck) -> Value {
 fn upstream(upstream: &Upstream) -> Value {
     json!({
         "max_requests": upstream.max_requests,
+        "warm": upstream.warm,
         "tls": {
             "server_name": upstream.tls.server_name,
             "ca_file": upstream.tls.ca.as_ref().map(|ca| ca.path.display().to_string()),

@@ -40,6 +40,20 @@ pub enum Waits {
     Capped,
 }
 
+impl Trouble {
+    pub const LABELS: [&str; 4] = ["none_available", "held", "unproved", "unsure"];
+
+    /// In the status and in metrics; one of [`Trouble::LABELS`].
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoneAvailable => "none_available",
+            Self::Held => "held",
+            Self::Unproved { .. } => "unproved",
+            Self::Unsure => "unsure",
+        }
+    }
+}
+
 /// What the service does next, as [`super::decide()`] would find it at the time.
 pub fn next(state: &State, settings: Settings, now: Duration) -> Next {
     if let Some(trouble) = state.trouble {

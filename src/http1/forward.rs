@@ -40,6 +40,9 @@ pub struct ResponseEdits {
 /// Our own fields of a request, without values that come from outside, fit into this.
 const OWN_FIELDS_LEN: usize = 320;
 
+/// Asks for a WebSocket, and grants it (RFC 6455 sections 4.1 and 4.2.2).
+const SWITCH: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
 /// Appends the request head for an endpoint. Always HTTP/1.1; the body keeps its framing.
 pub fn request(out: &mut Vec<u8>, head: &Request, buf: &[u8], edits: &RequestEdits<'_>) {
     let received = head.authority(buf);
@@ -75,6 +78,9 @@ pub fn request(out: &mut Vec<u8>, head: &Request, buf: &[u8], edits: &RequestEdi
     }
     body_length(out, head.body(), head.content_length());
     own_fields(out, head, buf, edits, seen);
+    if head.wants_websocket() {
+        out.extend_from_slice(SWITCH);
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -137,6 +143,9 @@ pub fn response(out: &mut Vec<u8>, head: &Response, buf: &[u8], edits: &Response
             | Kind::Named => {}
             _ => copy(out, field, buf),
         }
+    }
+    if head.switches() {
+        out.extend_from_slice(SWITCH);
     }
     if !head.is_informational() {
         match head.body() {

@@ -11,6 +11,7 @@
 pub mod forward;
 pub mod framing;
 pub mod head;
+pub mod websocket;
 
 mod authority;
 mod fields;

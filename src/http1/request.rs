@@ -27,6 +27,7 @@ pub struct Request {
     summary: Summary,
     body: Body,
     expects_continue: bool,
+    wants_websocket: bool,
 }
 
 /// A refused request: what to answer, and a fragment in lower case that says why.
@@ -72,6 +73,12 @@ impl Request {
     /// Forgets a partial head.
     pub fn reset(&mut self) {
         self.scan = Scan::default();
+    }
+
+    /// Gives back memory that only the next head would need.
+    pub fn shrink(&mut self) {
+        self.fields.shrink_to_fit();
+        self.own_path.shrink_to_fit();
     }
 
     fn parse_window(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, RequestError> {
@@ -206,14 +213,42 @@ impl Request {
     }
 
     /// An Upgrade that Connection does not name, and h2c, are for nobody: dropped (RFC 9110 section
-    /// 7.8 allows it). Any other would change what the connection carries.
-    fn settle_upgrade(&self, buf: &[u8]) -> Result<(), RequestError> {
+    /// 7.8 allows it). A WebSocket goes on; any other would change what the connection carries.
+    fn settle_upgrade(&mut self, buf: &[u8]) -> Result<(), RequestError> {
+        self.wants_websocket = false;
         if !self.summary.has_upgrade || !self.summary.upgrade_option {
             return Ok(());
         }
-        let mut protocols = self.values(buf, Kind::Upgrade).flat_map(list_items);
-        if !protocols.all(|protocol| protocol.eq_ignore_ascii_case(b"h2c")) {
-            return Err(error(501, "upgrade is not available yet"));
+        let is = |known: &'static [u8]| move |name: &[u8]| name.eq_ignore_ascii_case(known);
+        let protocols = || self.values(buf, Kind::Upgrade).flat_map(list_items);
+        if protocols().all(is(b"h2c")) {
+            return Ok(());
+        }
+        let only = protocols().count() == 1 && protocols().all(is(b"websocket"));
+        if !only || self.version == Version::Http10 {
+            return Err(error(501, "upgrade is not to websocket alone"));
+        }
+        self.check_websocket(buf).map_err(bad)?;
+        self.wants_websocket = true;
+        Ok(())
+    }
+
+    /// RFC 6455 section 4.1. Which version it is, and what the key says, is for the endpoint.
+    fn check_websocket(&self, buf: &[u8]) -> Result<(), &'static str> {
+        let is_named = |field: &&Field, name: &str| {
+            field.kind == Kind::Plain
+                && field.name.of(buf).eq_ignore_ascii_case(name.as_bytes())
+                && !field.value.of(buf).is_empty()
+        };
+        let count = |name| self.fields.iter().filter(|field| is_named(field, name)).count();
+        if self.method != Method::Get {
+            return Err("websocket upgrade is not a get");
+        }
+        if self.has_body() {
+            return Err("websocket upgrade has a body");
+        }
+        if count("sec-websocket-key") != 1 || count("sec-websocket-version") != 1 {
+            return Err("websocket upgrade without one key and one version");
         }
         Ok(())
     }
@@ -282,6 +317,11 @@ impl Request {
     /// `Expect: 100-continue` came with a body, from a client that knows 100.
     pub fn expects_continue(&self) -> bool {
         self.expects_continue
+    }
+
+    /// It asks for a WebSocket, rightly (RFC 6455 section 4.1).
+    pub fn wants_websocket(&self) -> bool {
+        self.wants_websocket
     }
 
     /// The value of the first field of this name (lower case), for the access log and X-Request-Id.

@@ -199,13 +199,53 @@ fn statuses_say_what_is_wrong() {
         ("Expect: 100-continue, x\r\n", 417),
         ("Expect:\r\n", 417),
         ("Expect: 100-continue\r\nExpect: x\r\n", 417),
-        ("Upgrade: websocket\r\nConnection: upgrade\r\n", 501),
+        ("Upgrade: websocket\r\nConnection: upgrade\r\n", 400),
         ("Upgrade: h2c, websocket\r\nConnection: x-a\r\nConnection: Upgrade\r\n", 501),
         ("Upgrade: websocket\r\n", 200),
         ("Upgrade: h2c\r\nHTTP2-Settings: AA\r\nConnection: Upgrade, HTTP2-Settings\r\n", 200),
     ] {
         assert_eq!(status(&get(fields)), expected, "{fields:?}");
     }
+}
+
+/// The fields of a WebSocket's handshake, as in RFC 6455 section 1.3.
+const HANDSHAKE: &str = "Upgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+
+#[test]
+fn only_a_whole_handshake_asks_for_a_websocket() {
+    let mut request = Request::default();
+    request.parse(&get(HANDSHAKE), &LIMITS).unwrap();
+    assert!(request.wants_websocket());
+    request.parse(&get("Upgrade: h2c\r\nConnection: Upgrade\r\n"), &LIMITS).unwrap();
+    assert!(!request.wants_websocket(), "of the request before");
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (fields, expected) in [
+        (HANDSHAKE.replace(key, ""), 400),
+        (HANDSHAKE.replace(key, &format!("{key}{key}")), 400),
+        (HANDSHAKE.replace("dGhlIHNhbXBsZSBub25jZQ==", ""), 400),
+        (HANDSHAKE.replace("Sec-WebSocket-Version: 13\r\n", ""), 400),
+        (HANDSHAKE.replace("Upgrade\r\n", "Upgrade, Sec-WebSocket-Key\r\n"), 400),
+        (format!("{HANDSHAKE}Content-Length: 5\r\n"), 400),
+        (format!("{HANDSHAKE}Upgrade: websocket\r\n"), 501),
+        (HANDSHAKE.replace("WebSocket\r\n", "websocket, h2c\r\n"), 501),
+        (HANDSHAKE.replace("WebSocket\r\n", "websocket/13\r\n"), 501),
+        (HANDSHAKE.replace("keep-alive, Upgrade", "keep-alive"), 200),
+    ] {
+        assert_eq!(status(&get(&fields)), expected, "{fields:?}");
+    }
+    let post = format!("POST / HTTP/1.1\r\nHost: a\r\n{HANDSHAKE}\r\n");
+    assert_eq!(status(post.as_bytes()), 400);
+    let old = format!("GET / HTTP/1.0\r\nHost: a\r\n{HANDSHAKE}\r\n");
+    assert_eq!(status(old.as_bytes()), 501);
+}
+
+#[test]
+fn a_handshake_is_forwarded_with_upgrade_and_connection_of_our_own() {
+    let text = forwarded(&get(HANDSHAKE), false);
+    assert!(text.ends_with("Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"), "{text}");
+    assert_eq!(text.matches("Upgrade").count(), 2, "{text}");
+    assert!(text.contains("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), "{text}");
 }
 
 #[test]

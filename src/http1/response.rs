@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::fields::{self, Field, Side, Summary};
+use super::fields::{self, Field, Kind, Side, Summary, list_items};
 use super::framing::Body;
 use super::head::{FIELDS_USUAL, Limits, Method, Parsed, Room, Span, Version};
 use super::scan::{BareLineEnd, Scan};
@@ -19,6 +19,7 @@ pub struct Response {
     version: Version,
     summary: Summary,
     body: Body,
+    may_switch: bool,
 }
 
 /// A response that cannot be passed on (502): a fragment in lower case that says why.
@@ -29,7 +30,8 @@ pub struct ResponseError {
 
 impl Response {
     /// Parses the head at the start of `buf`, the answer to a request of `method`. 1xx responses
-    /// are returned like others, with an empty body; 101 is an error, for no upgrade is forwarded.
+    /// are returned like others, with an empty body; 101 is an error unless
+    /// [`Response::may_switch`].
     ///
     /// Continues after [`Parsed::Partial`] like [`super::Request::parse`].
     pub fn parse(
@@ -58,6 +60,12 @@ impl Response {
     /// Forgets a partial head.
     pub fn reset(&mut self) {
         self.scan = Scan::default();
+    }
+
+    /// Whether the requests answered from now on ask for a WebSocket: then 101 may switch to it,
+    /// and is final.
+    pub fn set_may_switch(&mut self, may: bool) {
+        self.may_switch = may;
     }
 
     fn parse_window(
@@ -136,7 +144,8 @@ impl Response {
         self.summary = fields::collect(&mut self.fields, buf, raw.headers, len, Side::Response)
             .map_err(error)?;
         match self.status {
-            101 => return Err(error("endpoint switched protocols unasked")),
+            101 if !self.may_switch => return Err(error("endpoint switched protocols unasked")),
+            101 => self.check_switch(buf)?,
             100..=599 => {}
             _ => return Err(error("status is not between 100 and 599")),
         }
@@ -153,6 +162,18 @@ impl Response {
         Ok(())
     }
 
+    /// RFC 6455 section 4.2.2: the switch is to what was asked for, and to nothing else.
+    fn check_switch(&self, buf: &[u8]) -> Result<(), ResponseError> {
+        let upgrades = self.fields.iter().filter(|field| field.kind == Kind::Upgrade);
+        let mut protocols = upgrades.flat_map(|field| list_items(field.value.of(buf)));
+        let asked = protocols.next().is_some_and(|p| p.eq_ignore_ascii_case(b"websocket"));
+        let only = asked && protocols.next().is_none();
+        if !only || !self.summary.upgrade_option || self.version == Version::Http10 {
+            return Err(error("endpoint switched to another protocol than asked"));
+        }
+        Ok(())
+    }
+
     /// 1xx, 204 and 304 end with their head, whatever their fields say (RFC 9112 section 6.3).
     fn never_has_body(&self) -> bool {
         self.is_informational() || matches!(self.status, 204 | 304)
@@ -163,9 +184,14 @@ impl Response {
         self.status
     }
 
-    /// 1xx: the final response is still to come.
+    /// 1xx: the final response is still to come, unless it [switches](Self::switches).
     pub fn is_informational(&self) -> bool {
         self.status < 200
+    }
+
+    /// 101: what follows is no HTTP any more.
+    pub fn switches(&self) -> bool {
+        self.status == 101
     }
 
     /// The reason phrase as received, empty if it has bytes that are not ASCII.

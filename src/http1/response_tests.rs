@@ -145,6 +145,38 @@ fn a_response_is_written_anew() {
 }
 
 #[test]
+fn a_switch_is_passed_on_only_if_asked_for_and_to_a_websocket() {
+    let switch = |fields: &str| format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n");
+    let good =
+        switch("upgrade: WebSocket\r\nConnection: x, upgrade\r\nSec-WebSocket-Accept: a\r\n");
+    let parse = |head: &str, asked: bool| {
+        let mut response = Response::default();
+        response.set_may_switch(asked);
+        response.parse(head.as_bytes(), Method::Get, &LIMITS).map(|_| response)
+    };
+    assert!(parse(&good, false).is_err());
+    let response = parse(&good, true).unwrap();
+    assert!(response.switches() && response.body() == Body::Empty);
+    let mut out = Vec::new();
+    forward::response(&mut out, &response, good.as_bytes(), &KEPT);
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: a\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    );
+    for fields in [
+        "",
+        "Upgrade: websocket\r\n",
+        "Connection: Upgrade\r\n",
+        "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+    ] {
+        assert!(parse(&switch(fields), true).is_err(), "{fields}");
+    }
+    assert!(parse(&good.replace("HTTP/1.1", "HTTP/1.0"), true).is_err());
+}
+
+#[test]
 fn framing_for_the_client_follows_the_body() {
     let old = ResponseEdits { client: Version::Http10, keep_alive: true, chunked: false };
     let close = ResponseEdits { keep_alive: false, ..KEPT };

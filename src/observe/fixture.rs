@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::config::*;
 use crate::control::ReloadCounters;
+use crate::failover::record::{ConfigName, Cost, Evidence, Phases, Source, Stamp, Times};
+use crate::failover::{Cause, Record};
 use crate::table::{Table, build};
 
 pub(crate) fn config() -> Config {
@@ -32,6 +34,88 @@ pub(crate) fn config() -> Config {
 
 pub(crate) fn table() -> Table {
     build::first(Arc::new(config()), 2, Duration::from_secs(1))
+}
+
+/// The table after `app` moved to standby, with its record.
+pub(crate) fn table_with_record() -> Table {
+    let mut table = table();
+    let service = &table.services[0];
+    let mut history = (*service.history).clone();
+    history.keep(Arc::new(record(1)));
+    let mut state = crate::failover::State::start(2, Duration::from_secs(50));
+    (state.serving, state.cause) = (1, Cause::Health);
+    let service = build::service(service, &state, None, Arc::new(history), &|_| <_>::default());
+    table.services[0] = Arc::new(service);
+    table
+}
+
+/// 2026-11-20 21:28:01.800 UTC, when the first connection to hot was refused.
+pub(crate) const FIRST: u64 = 1_795_210_081_800_000;
+
+/// `app-N`: hot was killed, and nothing but three POSTs in flight was lost.
+pub(crate) fn record(number: u64) -> Record {
+    let at = |micros: u64| Stamp(FIRST + micros);
+    let count = |pairs: &[(&str, u64)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+    let rules = [("min_healthy", "1"), ("unhealthy_threshold", "3"), ("when_none", "try_all")];
+    let seen = |pool: &str, endpoint: &str, source, result: &str, success, micros| Evidence {
+        pool: pool.to_owned(),
+        endpoint: endpoint.to_owned(),
+        source,
+        result: result.to_owned(),
+        success,
+        count: 1,
+        at: Stamp((FIRST as i64 + micros) as u64),
+        phases: None,
+    };
+    let phases = |connect, first_byte, total| {
+        Some(Phases { connect: Some(connect), tls: None, first_byte, total })
+    };
+    let refused = "connection refused";
+    let evidence = vec![
+        Evidence {
+            phases: phases(210, Some(1_100), 1_400),
+            ..seen("hot", "10.0.1.10:80", Source::Probe, "200", true, -412_000)
+        },
+        Evidence { count: 37, ..seen("hot", "10.0.1.10:80", Source::Live, refused, false, 42_000) },
+        seen("hot", "10.0.1.10:80", Source::Confirm, refused, false, 800),
+        seen("hot", "10.0.1.10:80", Source::Confirm, refused, false, 21_000),
+        seen("hot", "10.0.1.11:80", Source::Confirm, refused, false, 41_300),
+        Evidence {
+            phases: phases(190, Some(900), 1_200),
+            ..seen("standby", "10.0.2.10:80", Source::Confirm, "200", true, 2_100)
+        },
+    ];
+    Record {
+        id: format!("app-{number}"),
+        service: "app".to_owned(),
+        from: "hot".to_owned(),
+        to: "standby".to_owned(),
+        cause: Cause::Health,
+        reason: "0 of 2 endpoints up, needs 1".to_owned(),
+        forced: false,
+        held: false,
+        aborted: None,
+        evidence,
+        rules: rules.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        config: ConfigName { generation: 4, digest: "0123456789abcdef".to_owned() },
+        times: Times {
+            first_evidence: at(0),
+            decided: at(42_600),
+            published: at(42_900),
+            first_success: Some(at(3_400)),
+            completed: Some(at(1_200_000)),
+        },
+        cost: Cost {
+            requests: 3_210,
+            in_flight: 6,
+            rescued: count(&[("idempotent", 40), ("not_sent", 895)]),
+            held: 12,
+            lost: count(&[("not_idempotent", 3)]),
+            added_latency_mean_micros: 1_240,
+            added_latency_most_micros: 8_310,
+        },
+        complete: true,
+    }
 }
 
 /// A start, and nothing since.

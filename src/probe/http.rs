@@ -22,17 +22,20 @@ const AGENT: &str = concat!("standfast/", env!("CARGO_PKG_VERSION"), " (health c
 /// How much of a body is searched for `body_contains`.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// Asks over `stream`, which is not used again. The caller sets the deadline.
+/// Asks over `stream`, which is not used again. The caller sets the deadline; `head` is called when
+/// the head of the answer is there.
 pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     check: &HttpCheck,
     endpoint: &Endpoint,
+    head: impl FnOnce(),
 ) -> Result<String, Fault> {
     let request = request(check, endpoint)?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| fault_of(&error))?;
     let answer = async move {
         let response = sender.send_request(request).await.map_err(|error| fault_of(&error))?;
+        head();
         judge(response, check).await
     };
     // Both in one future: when the deadline drops it, nothing of the probe is left behind. The
@@ -151,6 +154,7 @@ fn fault_of(error: &hyper::Error) -> Fault {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::NotConnected
             | io::ErrorKind::UnexpectedEof => Fault::new(Failure::Reset, "connection reset"),
+            io::ErrorKind::ConnectionRefused => Fault::new(Failure::Refused, "rejected on the way"),
             _ => Fault::new(Failure::Unreachable, error.to_string()),
         };
     }
@@ -192,7 +196,7 @@ mod tests {
             String::from_utf8(request).unwrap()
         };
         let endpoint = endpoint("ingress.hot", 8080, Scheme::Http);
-        tokio::join!(serve, exchange(ours, check, &endpoint))
+        tokio::join!(serve, exchange(ours, check, &endpoint, || {}))
     }
 
     async fn failure(check: &HttpCheck, answer: &[u8]) -> (Failure, String) {
@@ -277,7 +281,8 @@ mod tests {
     async fn a_request_that_cannot_be_written_is_our_own_fault() {
         let check = HttpCheck { path: "/a b".into(), ..check() };
         let (ours, _theirs) = duplex(64);
-        let fault = exchange(ours, &check, &endpoint("a", 80, Scheme::Http)).await.unwrap_err();
+        let fault =
+            exchange(ours, &check, &endpoint("a", 80, Scheme::Http), || {}).await.unwrap_err();
         assert_eq!(fault.observation, Observation::SelfFault);
     }
 }

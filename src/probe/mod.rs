@@ -18,7 +18,7 @@ use crate::health::{Failure, Observation};
 use crate::table::EndpointId;
 use crate::table::counters::UpstreamError;
 use crate::tls::Certificates;
-use crate::upstream::connect::{self, ConnectError, Dial};
+use crate::upstream::connect::{self, ConnectError, Dial, Phases};
 
 /// Whom to ask, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,7 +117,8 @@ pub struct Report {
     pub next: Option<oneshot::Sender<Duration>>,
 }
 
-/// Probes one endpoint for ever with `ask`, first after `delay`. Ends when control does, or when it does not want to hear of this endpoint any more.
+/// Probes one endpoint for ever with `ask`, first after `delay`. Ends when control does, or when it
+/// does not want to hear of this endpoint any more.
 pub async fn run<A: Future<Output = Outcome>>(
     id: EndpointId,
     delay: Duration,
@@ -161,7 +162,7 @@ pub async fn ask(subject: &Subject, certificates: &Certificates, patience: Patie
     let asked = ask_unbounded(subject, certificates, patience.connect, &mut timings);
     let result = tokio::time::timeout(patience.total, asked).await;
     let took = start.elapsed();
-    let limit = match timings.tcp {
+    let limit = match timings.connect(uses_tls(&subject.check)) {
         Some(_) => patience.total,
         None => patience.connect,
     };
@@ -230,12 +231,17 @@ async fn ask_unbounded(
     let Subject { endpoint, check, tls, .. } = subject;
     let tls = uses_tls(check).then_some((tls, &*endpoint.host));
     let dial = Dial { address: endpoint.address, tls };
-    let start = Instant::now();
-    let stream = connect::open(dial, certificates, patience).await?;
-    timings.tcp = Some(start.elapsed());
+    let mut phases = Phases::default();
+    let opened = connect::open_timed(dial, certificates, patience, &mut phases).await;
+    (timings.tcp, timings.tls) = (phases.tcp, phases.tls);
+    let stream = opened?;
     match &check.kind {
         CheckKind::Tcp => Ok("connected".to_owned()),
-        CheckKind::Http(http) => http::exchange(stream, http, endpoint).await,
+        CheckKind::Http(http) => {
+            let connected = Instant::now();
+            let head = || timings.first_byte = Some(connected.elapsed());
+            http::exchange(stream, http, endpoint, head).await
+        }
     }
 }
 

@@ -1,24 +1,34 @@
 //! ○ One attempt: the request sent over one connection, and the answer taken back.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::buffer::Buffer;
 use super::deadline::{Fired, Ticket};
-use super::exchange::{Call, Client, Ended};
+use super::elsewhere;
+use super::exchange::{self, Call, Client, Ended};
 use super::local::Local;
 use super::pump::Broken;
-use crate::http1::{Limits, Method, Parsed, Response};
+use super::sessions::{self, Kind};
+use super::waiting::Place;
+use crate::clock;
+use crate::http1::{Body, Limits, Method, Parsed, Response};
 use crate::retry::Progress;
 use crate::stream::Stream;
 use crate::sys;
 use crate::table::counters::{Loss, UpstreamError};
-use crate::upstream::lease::Lease;
+use crate::table::live::Doubt;
+use crate::upstream::connect;
+use crate::upstream::lease::{Chosen, Lease};
 
 /// How an attempt ended.
 pub enum Outcome {
     Ended(Ended),
+    /// The endpoint answered with a gateway error, which is dropped: `call.next` says where the
+    /// request goes instead.
+    Elsewhere,
     /// Nothing of an answer reached the client.
     Failed {
         error: UpstreamError,
@@ -55,19 +65,30 @@ pub async fn run<C: Client>(
         buffer: Buffer::default(),
         response,
         method: call.method,
+        harmless: call.is_harmless(),
         body_timeout: call.body_timeout,
         response_header: timeouts.response_header,
         uploading: true,
         reset: false,
         passed: 0,
         informational: 0,
+        chosen: &chosen,
+        place: None,
     };
-    let head = std::future::poll_fn(|cx| attempt.poll_answered(cx)).await;
+    let head = std::future::poll_fn(|cx| attempt.poll_answered(cx, call)).await;
     ticket.wait_for(None);
     let outcome = match head {
         Ok(length) => {
             call.status = attempt.response.status();
-            call.first_byte = call.wants_times.then(crate::clock::now);
+            if exchange::heard(local, &*attempt.client, call, &chosen, call.status) {
+                call.reusable = attempt.is_whole(length);
+                attempt.buffer.release(&local.store);
+                drop(attempt);
+                lease.connection.written += client.upload().wire_bytes;
+                return Outcome::Elsewhere;
+            }
+            call.first_byte = call.wants_times.then(clock::now);
+            sessions::begin(local, ticket, Kind::Download, &chosen);
             attempt.begin_download(length, timeouts.idle);
             let idle = timeouts.idle;
             Ok(std::future::poll_fn(|cx| attempt.poll_delivered(cx, idle)).await)
@@ -76,7 +97,12 @@ pub async fn run<C: Client>(
     };
     // Bytes after the answer are nobody's: the connection is not used again.
     call.reusable = attempt.buffer.len() <= attempt.client.download().position;
+    if matches!(outcome, Ok(Ended::Answered)) && attempt.response.switches() {
+        attempt.buffer.consume(attempt.client.download().position);
+        call.rest = Some(std::mem::take(&mut attempt.buffer));
+    }
     attempt.buffer.release(&local.store);
+    drop(attempt);
     lease.connection.written += client.upload().wire_bytes;
     match outcome {
         Ok(ended) => Outcome::Ended(ended),
@@ -94,6 +120,8 @@ struct Attempt<'a, C> {
     buffer: Buffer,
     response: &'a mut Response,
     method: Method,
+    /// It may be sent again though it may have been processed.
+    harmless: bool,
     body_timeout: Duration,
     response_header: Duration,
     uploading: bool,
@@ -103,6 +131,9 @@ struct Attempt<'a, C> {
     /// Bytes moved when the deadline was last set.
     passed: u64,
     informational: u32,
+    chosen: &'a Chosen,
+    /// Among the waiting requests, from the first byte sent to the head of the answer.
+    place: Option<Place<'a>>,
 }
 
 /// Why no response head came.
@@ -111,15 +142,18 @@ enum Failure {
     Client(Broken),
     /// The endpoint's stream failed or ended.
     Endpoint(io::Error),
+    /// An ICMP error refused what was sent.
+    Rejected(UpstreamError),
     Malformed(&'static str),
     Deadline,
-    /// The endpoint was declared down.
+    /// The endpoint was declared down, or is silent.
     Down,
 }
 
 impl<C: Client> Attempt<'_, C> {
     /// Ready with the length of the final response head, while the upload goes on.
-    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+    fn poll_answered(&mut self, cx: &mut Context<'_>, call: &Call) -> Poll<Result<usize, Failure>> {
+        let mut moves = false;
         if let Poll::Ready(fired) = self.ticket.poll(cx) {
             match fired {
                 Fired::Deadline if self.uploading && self.client.upload().waits_for_client => {
@@ -128,18 +162,32 @@ impl<C: Client> Attempt<'_, C> {
                 }
                 Fired::Deadline => return Poll::Ready(Err(Failure::Deadline)),
                 Fired::EndpointDown if self.may_move() => return Poll::Ready(Err(Failure::Down)),
+                Fired::EndpointSilent => {
+                    moves =
+                        self.may_move() && elsewhere::may_be_tried(self.local, self.chosen, call);
+                }
+                Fired::EndpointRejected(reason) => {
+                    return Poll::Ready(Err(Failure::Rejected(reason)));
+                }
                 // It may still answer, and what was sent cannot be sent again.
-                Fired::EndpointDown | Fired::Leave => {}
+                Fired::EndpointDown | Fired::Leave | Fired::SessionOver => {}
             }
         }
         if self.uploading {
             self.poll_upload(cx)?;
         }
-        self.poll_head(cx)
+        let head = self.poll_head(cx);
+        match (&head, self.place.take()) {
+            (Poll::Ready(Ok(_)), Some(place)) => place.answered(),
+            // The answer may have come while silence was found.
+            (Poll::Pending, _) if moves => return Poll::Ready(Err(Failure::Down)),
+            (_, place) => self.place = place,
+        }
+        head
     }
 
     fn may_move(&self) -> bool {
-        self.method.is_idempotent() && self.client.upload().may_replay
+        self.harmless && self.client.upload().may_replay
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
@@ -147,6 +195,11 @@ impl<C: Client> Attempt<'_, C> {
             Poll::Ready(Ok(())) => {
                 self.uploading = false;
                 self.ticket.set(self.response_header);
+                self.sent(true);
+            }
+            // The kernel tells an ICMP error once; a read would wait for ever.
+            Poll::Ready(Err(Broken::Sink(error))) if connect::rejected(&error).is_some() => {
+                return Err(Failure::of_endpoint(error));
             }
             // The endpoint may have answered before it stopped reading.
             Poll::Ready(Err(Broken::Sink(error))) => {
@@ -159,10 +212,23 @@ impl<C: Client> Attempt<'_, C> {
                 if sent != self.passed {
                     self.passed = sent;
                     self.ticket.set(self.body_timeout);
+                    self.sent(false);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Some or `all` of the request is on its way: the endpoint is waited for.
+    fn sent(&mut self, all: bool) {
+        match &self.place {
+            Some(place) => place.sent(all),
+            None => {
+                let endpoint = &self.chosen.pool().endpoints[self.chosen.endpoint];
+                let waiting = &self.local.waiting;
+                self.place = Some(waiting.enter(endpoint, self.ticket, self.stream, !all));
+            }
+        }
     }
 
     /// Reads until a final response head is whole; its length.
@@ -172,7 +238,9 @@ impl<C: Client> Attempt<'_, C> {
                 let bytes = self.buffer.bytes();
                 let parsed = self.response.parse(bytes, self.method, &RESPONSE_LIMITS);
                 match parsed.map_err(|error| Failure::Malformed(error.reason))? {
-                    Parsed::Complete(length) if self.response.status() >= 200 => {
+                    Parsed::Complete(length)
+                        if !self.response.is_informational() || self.response.switches() =>
+                    {
                         return Poll::Ready(Ok(length));
                     }
                     Parsed::Complete(length) => {
@@ -181,7 +249,7 @@ impl<C: Client> Attempt<'_, C> {
                     }
                     Parsed::Partial => {}
                 }
-            } else if self.stream.poll_readable(cx).map_err(Failure::Endpoint)?.is_pending() {
+            } else if self.stream.poll_readable(cx).map_err(Failure::of_endpoint)?.is_pending() {
                 self.buffer.release(&self.local.store);
                 return Poll::Pending;
             }
@@ -190,7 +258,7 @@ impl<C: Client> Attempt<'_, C> {
                 return Poll::Ready(Err(Failure::Malformed("response head too large")));
             }
             let filled = self.buffer.poll_fill(cx, self.stream);
-            if ready!(filled).map_err(Failure::Endpoint)? == 0 {
+            if ready!(filled).map_err(Failure::of_endpoint)? == 0 {
                 let end = match self.reset {
                     true => io::ErrorKind::ConnectionReset,
                     false => io::ErrorKind::UnexpectedEof,
@@ -214,8 +282,22 @@ impl<C: Client> Attempt<'_, C> {
         let passed = self.client.poll_informational(cx, self.response, head);
         ready!(passed).map_err(|error| Failure::Client(Broken::Source(error)))?;
         self.informational += 1;
+        if let Some(place) = &self.place {
+            place.heard();
+        }
         self.buffer.consume(length);
         Poll::Ready(Ok(()))
+    }
+
+    /// Both messages are over, and the answer to be dropped is in the buffer whole.
+    fn is_whole(&self, head: usize) -> bool {
+        let body = self.buffer.len() - head;
+        let whole = match self.response.body() {
+            Body::Empty => body == 0,
+            Body::Length(length) => body as u64 == length,
+            Body::Chunked | Body::UntilClose => false,
+        };
+        whole && self.client.upload().done
     }
 
     fn begin_download(&mut self, length: usize, idle: Duration) {
@@ -228,8 +310,10 @@ impl<C: Client> Attempt<'_, C> {
 
     /// Passes the answer on, while the rest of an upload may still be under way.
     fn poll_delivered(&mut self, cx: &mut Context<'_>, idle: Duration) -> Poll<Ended> {
-        if self.ticket.poll(cx) == Poll::Ready(Fired::Deadline) {
-            return Poll::Ready(Ended::Cut(Loss::Timeout));
+        match self.ticket.poll(cx) {
+            Poll::Ready(Fired::Deadline) => return Poll::Ready(Ended::Cut(Loss::Timeout)),
+            Poll::Ready(Fired::SessionOver) => return Poll::Ready(Ended::Cut(Loss::Failover)),
+            _ => {}
         }
         if self.uploading
             && let Poll::Ready(end) = self.client.poll_upload(self.local, cx, self.stream)
@@ -255,6 +339,10 @@ impl<C: Client> Attempt<'_, C> {
 }
 
 impl Failure {
+    fn of_endpoint(error: io::Error) -> Self {
+        connect::rejected(&error).map_or(Self::Endpoint(error), Self::Rejected)
+    }
+
     /// What the failure means for the request, counted for the endpoint where it is at fault.
     async fn into_outcome<C: Client>(self, local: &Local, client: &C, lease: &Lease) -> Outcome {
         let endpoint = lease.chosen().endpoint();
@@ -266,6 +354,13 @@ impl Failure {
             }
             Self::Deadline => (UpstreamError::Timeout, Progress::Answered),
             Self::Down => (UpstreamError::Timeout, Progress::Sent),
+            Self::Rejected(reason) => {
+                // New requests would meet the same, and some of them could not be sent again.
+                endpoint.live.doubt(Doubt::Silent, clock::now());
+                local.waiting.rejected(endpoint.id);
+                let sent = client.upload().wire_bytes > 0;
+                (reason, if sent { Progress::Sent } else { Progress::NotSent })
+            }
             Self::Endpoint(error) => {
                 let request_bytes = client.upload().wire_bytes;
                 let ended = error.kind() == io::ErrorKind::UnexpectedEof;
@@ -300,7 +395,9 @@ fn of_client(broken: &Broken) -> Ended {
 ///
 /// A reset alone proves nothing, for what was read may not have been acknowledged yet. So this is
 /// asked only after an orderly end, and believed only once the reset is there too; that takes one
-/// round trip, for which it waits a moment.
+/// round trip, for which it waits a moment. That the end came before the reset is the kernel's
+/// word: it holds EPIPE against a connection that was reset after its end (Linux, `tcp_reset`).
+/// What only looks like an end, since somebody took a reset's error before, has none.
 async fn was_never_read(lease: &Lease, request_bytes: u64) -> bool {
     if !lease.reused || lease.connection.stream.is_tls() {
         return false;
@@ -309,10 +406,74 @@ async fn was_never_read(lease: &Lease, request_bytes: u64) -> bool {
     for _ in 0..20 {
         match sys::tcp_progress(&lease.connection.stream) {
             Ok(now) if now.bytes_acked > acked_before => return false,
-            Ok(now) if now.closed => return true,
+            Ok(now) if now.closed => {
+                let error = sys::take_error_of(lease.connection.stream.as_fd().as_raw_fd());
+                return error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+            }
             Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             Err(_) => return false,
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::fixture::Worker;
+    use super::*;
+    use crate::upstream::idle::Connection;
+    use crate::upstream::lease;
+
+    const REQUEST: &[u8] = b"POST / HTTP/1.1";
+
+    /// A connection as it is kept, and its other end.
+    fn kept(worker: &Worker) -> (Lease, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let stream = Stream::Plain(tokio::net::TcpStream::from_std(client).unwrap());
+        let chosen = worker.chosen(0, 0);
+        let connection = Connection { stream, written: REQUEST.len() as u64 };
+        worker.local.idle.borrow_mut().put(chosen.endpoint().id, connection, u64::MAX);
+        let lease = lease::reuse(&worker.local, chosen.enter(), true);
+        (lease.ok().unwrap(), server)
+    }
+
+    fn write(lease: &Lease) {
+        let written = rustix::io::write(&lease.connection.stream, REQUEST).unwrap();
+        assert_eq!(written, REQUEST.len());
+    }
+
+    #[tokio::test]
+    async fn what_met_a_closed_connection_was_never_read() {
+        let worker = Worker::new();
+        let (lease, server) = kept(&worker);
+        drop(server);
+        write(&lease);
+        assert!(was_never_read(&lease, REQUEST.len() as u64).await);
+    }
+
+    /// Nothing of the request is acknowledged, as where an endpoint resets at once after reading.
+    #[tokio::test]
+    async fn a_reset_proves_nothing_though_its_error_was_taken_by_somebody() {
+        for takes in [true, false] {
+            let worker = Worker::new();
+            let (lease, server) = kept(&worker);
+            let drop_all = socket2::SockFilter::new(0x06, 0, 0, 0);
+            socket2::SockRef::from(&server).attach_filter(&[drop_all]).unwrap();
+            write(&lease);
+            socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(server);
+            let socket = lease.connection.stream.as_fd().as_raw_fd();
+            while !sys::tcp_progress_of(socket).unwrap().closed {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(sys::tcp_progress_of(socket).unwrap().bytes_acked, 1);
+            assert!(!takes || sys::take_error_of(socket).is_some());
+            assert!(!was_never_read(&lease, REQUEST.len() as u64).await);
+        }
+    }
 }

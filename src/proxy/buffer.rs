@@ -26,6 +26,11 @@ impl Buffer {
     /// For bodies in flight: fewer system calls for the same bytes.
     pub const LARGE: usize = 256 * 1024;
 
+    /// Just these bytes and no room.
+    pub fn exact(bytes: &[u8]) -> Self {
+        Self { data: bytes.into(), end: bytes.len() }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.data[..self.end]
     }

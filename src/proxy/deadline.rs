@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::sessions::Session;
+use crate::table::counters::UpstreamError;
 use crate::table::{EndpointId, ListenerId};
 
 /// Why a wait is over.
@@ -19,8 +21,14 @@ pub enum Fired {
     Deadline,
     /// The endpoint waited for was declared down, or is no longer configured.
     EndpointDown,
+    /// The endpoint waited for answers nobody on this worker.
+    EndpointSilent,
+    /// An ICMP error refused what was sent to the endpoint.
+    EndpointRejected(UpstreamError),
     /// The connection is idle and its listener or the process is going away.
     Leave,
+    /// The session has to go, as [`Ticket::session`] says why.
+    SessionOver,
 }
 
 /// All connections of a worker.
@@ -40,6 +48,7 @@ struct Entry {
     limit: Cell<u64>,
     waits_for: Cell<Option<EndpointId>>,
     idle: Cell<bool>,
+    session: Session,
     fired: Cell<Option<Fired>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -51,6 +60,10 @@ pub struct Ticket {
     entry: Rc<Entry>,
     key: usize,
 }
+
+/// Ends one connection's wait from outside of the registry.
+#[derive(Debug)]
+pub struct Bell(Rc<Entry>);
 
 impl Registry {
     const NEVER: u64 = u64::MAX;
@@ -69,6 +82,7 @@ impl Registry {
             limit: Cell::new(Self::NEVER),
             waits_for: Cell::new(None),
             idle: Cell::new(false),
+            session: Session::default(),
             fired: Cell::new(None),
             waker: RefCell::new(None),
         });
@@ -93,7 +107,10 @@ impl Registry {
                 entry.deadline.set(Self::NEVER);
                 entry.fire(Fired::Deadline);
             }
-            next = next.min(entry.deadline.get());
+            if entry.session.is_due(now) {
+                entry.fire(Fired::SessionOver);
+            }
+            next = next.min(entry.deadline.get()).min(entry.session.close_at());
         }
         self.next_due.set(next);
     }
@@ -105,6 +122,17 @@ impl Registry {
                 entry.waits_for.set(None);
                 entry.fire(Fired::EndpointDown);
             }
+        }
+    }
+
+    /// Shows every connection's session to `change`, and ends those that are due at `now`.
+    pub fn sessions(&self, now_millis: u64, mut change: impl FnMut(ListenerId, &Session)) {
+        for (_, entry) in self.entries.borrow().iter() {
+            change(entry.listener, &entry.session);
+            if entry.session.is_due(now_millis) {
+                entry.fire(Fired::SessionOver);
+            }
+            self.next_due.set(self.next_due.get().min(entry.session.close_at()));
         }
     }
 
@@ -142,12 +170,31 @@ impl Ticket {
     pub fn clear(&self) {
         self.entry.deadline.set(Registry::NEVER);
         self.entry.waits_for.set(None);
+        self.entry.session.end();
         self.entry.fired.set(None);
+    }
+
+    pub fn has_deadline(&self) -> bool {
+        self.entry.deadline.get() != Registry::NEVER
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.entry.session
+    }
+
+    /// To be called after the session's time to go was changed.
+    pub fn session_changed(&self) {
+        let close_at = self.entry.session.close_at();
+        self.registry.next_due.set(self.registry.next_due.get().min(close_at));
     }
 
     /// The wait is for this endpoint and ends when it is declared down.
     pub fn wait_for(&self, endpoint: Option<EndpointId>) {
         self.entry.waits_for.set(endpoint);
+    }
+
+    pub fn bell(&self) -> Bell {
+        Bell(Rc::clone(&self.entry))
     }
 
     /// Between two requests a connection may be asked to leave.
@@ -174,10 +221,24 @@ impl Drop for Ticket {
     }
 }
 
+impl Bell {
+    /// What was sent to the endpoint was refused on the way.
+    pub fn is_rejected(&self, reason: UpstreamError) {
+        self.0.fire(Fired::EndpointRejected(reason));
+    }
+
+    /// The endpoint waited for is silent. Says less than what may have been fired before.
+    pub fn endpoint_is_silent(&self) {
+        if self.0.fired.get().is_none() {
+            self.0.fire(Fired::EndpointSilent);
+        }
+    }
+}
+
 impl Entry {
     fn fire(&self, fired: Fired) {
-        // A deadline fires once; what else happened before it was noticed must not hide it.
-        if self.fired.get() != Some(Fired::Deadline) {
+        // These fire once; what else happened before they were noticed must not hide them.
+        if !matches!(self.fired.get(), Some(Fired::Deadline | Fired::SessionOver)) {
             self.fired.set(Some(fired));
         }
         if let Some(waker) = &*self.waker.borrow() {
@@ -256,6 +317,20 @@ mod tests {
         registry.sweep(Duration::from_secs(3));
         registry.endpoints_changed(|_| true);
         assert_eq!(poll(&ticket), Poll::Ready(Fired::Deadline));
+    }
+
+    #[test]
+    fn silence_hides_neither_a_verdict_nor_a_deadline() {
+        let registry = registry();
+        let ticket = registry.register(ListenerId(0));
+        let bell = ticket.bell();
+        bell.endpoint_is_silent();
+        assert_eq!(poll(&ticket), Poll::Ready(Fired::EndpointSilent));
+        ticket.wait_for(Some(EndpointId { slot: 1, serial: 1 }));
+        registry.endpoints_changed(|_| true);
+        bell.endpoint_is_silent();
+        assert_eq!(poll(&ticket), Poll::Ready(Fired::EndpointDown));
+        assert_eq!(poll(&ticket), Poll::Pending);
     }
 
     #[test]

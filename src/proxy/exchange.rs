@@ -2,21 +2,25 @@
 //! client: what it needs of that side is the trait [`Client`].
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::attempt::{self, Outcome};
 use super::buffer::Buffer;
 use super::deadline::Ticket;
+use super::dialling::{self, NoLease};
 use super::local::{Local, Snapshot};
-use super::pick::{self, Tried};
+use super::pick::{self, Asks, Tried};
 use super::pump::Broken;
+pub use super::pump::{Download, Upload};
+use super::{evidence, hold, sessions};
+use crate::clock;
 use crate::http1::{Method, Response};
 use crate::retry::{self, Decision, Facts, Progress};
-use crate::stream::Stream;
+use crate::stream::{Left, Stream};
 use crate::table::counters::{Loss, Proof, UpstreamError};
-use crate::table::live::Seen;
-use crate::upstream::connect::ConnectError;
+use crate::table::live::Origin;
 use crate::upstream::lease::{self, Chosen, Lease};
 
 /// The side a request came from.
@@ -49,27 +53,10 @@ pub trait Client {
         buffer: &mut Buffer,
     ) -> Poll<Result<(), Broken>>;
     fn download(&self) -> Download;
-}
-
-/// How far an upload got.
-#[derive(Debug, Clone, Copy)]
-pub struct Upload {
-    /// Head and body were written whole.
-    pub done: bool,
-    /// All of it could be sent again.
-    pub may_replay: bool,
-    /// Bytes written to the connection.
-    pub wire_bytes: u64,
-    /// The next bytes must come from the client.
-    pub waits_for_client: bool,
-}
-
-/// How far an answer got.
-#[derive(Debug, Clone, Copy)]
-pub struct Download {
-    /// Bytes of the endpoint's buffer that belong to the answer, once it was read whole.
-    pub position: usize,
-    pub wire_bytes: u64,
+    /// Ready once the client has ended its side or is gone, with nothing left to read.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Left>;
+    /// What tells this request from others where errors are counted.
+    fn origin(&self) -> Origin;
 }
 
 /// A request on its way.
@@ -80,11 +67,27 @@ pub struct Call {
     /// Index of the service in `table`.
     pub service: usize,
     pub method: Method,
+    /// It carries an `Idempotency-Key` that its route heeds.
+    pub keyed: bool,
+    /// When the exchange began, since the process's origin.
+    pub started: Duration,
     pub tried: Tried,
+    /// Where it goes next, once that is decided.
+    pub next: Option<Chosen>,
+    /// How far it got where it failed last.
+    pub progress: Progress,
     /// Times it was sent again after it may have been sent.
     pub resent: u32,
     /// Why it could be saved, if it was.
     pub rescued: Option<Proof>,
+    /// It is counted as lost.
+    pub lost: bool,
+    /// It waits for an endpoint until then at the most; none: it never had to.
+    pub hold_until: Option<Duration>,
+    /// Its place among a thousand, where a part of the requests goes to another pool.
+    pub drawn: Option<u16>,
+    /// Endpoints that answered it with a gateway error, and with which.
+    pub blamed: Vec<(Chosen, u16)>,
     pub last_error: Option<UpstreamError>,
     /// Tried last; in the table of that attempt, which may be older than `table`.
     pub last: Option<Chosen>,
@@ -98,6 +101,46 @@ pub struct Call {
     pub body_timeout: Duration,
     /// The endpoint's connection stands at the border of two messages.
     pub reusable: bool,
+    /// The endpoint switched protocols, and what it sent behind its answer.
+    pub rest: Option<Buffer>,
+    /// Then, the connection itself.
+    pub switched: Option<(Lease, Buffer)>,
+}
+
+impl Call {
+    pub fn new(table: Snapshot, service: usize, method: Method, started: Duration) -> Self {
+        Self {
+            table,
+            service,
+            method,
+            keyed: false,
+            started,
+            tried: Tried::default(),
+            next: None,
+            progress: Progress::NotSent,
+            resent: 0,
+            rescued: None,
+            lost: false,
+            hold_until: None,
+            drawn: None,
+            blamed: Vec::new(),
+            last_error: None,
+            last: None,
+            attempts: 0,
+            status: 0,
+            first_byte: None,
+            wants_times: false,
+            body_timeout: Duration::ZERO,
+            reusable: false,
+            rest: None,
+            switched: None,
+        }
+    }
+
+    /// It may be sent again even where it was processed already.
+    pub fn is_harmless(&self) -> bool {
+        self.keyed || self.method.is_idempotent()
+    }
 }
 
 /// How a request ended.
@@ -114,6 +157,27 @@ pub enum Ended {
     /// The client left.
     ClientGone,
 }
+
+/// What becomes of a request that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It goes to `call.next`, or to whoever is picked if that is not set.
+    Resend,
+    /// It may be sent again, but nobody is left to try.
+    Stuck,
+    Fail(Loss),
+}
+
+/// Whom a request may go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    Trusted,
+    /// A doubted one where none is trusted.
+    Any,
+}
+
+/// A deadline that only the limit of the whole exchange is sure to come before.
+pub const UNTIL_TOTAL: Duration = Duration::from_secs(1 << 32);
 
 /// Sends the request to one endpoint after the other until one answers or none may be tried.
 pub async fn run<C: Client>(
@@ -138,25 +202,43 @@ async fn attempts<C: Client>(
     response: &mut Response,
 ) -> Ended {
     loop {
-        let mut lease = match obtain(local, client, call).await {
+        let mut lease = match obtain(local, ticket, client, call).await {
             Ok(lease) => lease,
             Err(ended) => return ended,
         };
         call.attempts += 1;
         call.last = Some(lease.chosen().clone());
+        // Only a request that was rescued is asked how long that took.
+        let began = call.rescued.map(|_| clock::now());
         let outcome = attempt::run(local, ticket, client, call, &mut lease, response).await;
         ticket.clear();
-        match outcome {
+        let step = match outcome {
             Outcome::Ended(ended) => {
-                report(local, call, &lease, ended);
-                let clean = ended == Ended::Answered && call.reusable && client.upload().done;
-                if clean && response.keep_alive() && !local.draining.get() {
-                    lease.give_back(local, response.keep_alive_timeout());
+                report(local, call, &lease, ended, began);
+                if let Some(rest) = call.rest.take() {
+                    call.switched = Some((lease, rest));
+                    return ended;
                 }
+                call.reusable &= ended == Ended::Answered && client.upload().done;
+                keep(local, call, lease, response);
                 return ended;
             }
+            Outcome::Elsewhere => {
+                count_response(local, call, &lease);
+                call.status = 0;
+                keep(local, call, lease, response);
+                continue;
+            }
             Outcome::Failed { error, progress } => {
-                if let Some(ended) = failed(local, client, call, &lease, error, progress) {
+                failed(local, client, call, &lease, error, progress)
+            }
+        };
+        drop(lease);
+        match step {
+            Step::Resend => {}
+            Step::Fail(loss) => return unanswered(local, call, loss),
+            Step::Stuck => {
+                if let Err(ended) = Box::pin(hold::wait(local, ticket, client, call)).await {
                     return ended;
                 }
             }
@@ -164,41 +246,54 @@ async fn attempts<C: Client>(
     }
 }
 
+/// Keeps the connection of an answer that was read whole, unless the service has left its endpoint.
+fn keep(local: &Local, call: &Call, lease: Lease, response: &Response) {
+    let clean = call.reusable && response.keep_alive() && !local.draining.get();
+    if clean && !sessions::is_left(local, lease.chosen()) {
+        lease.give_back(local, response.keep_alive_timeout());
+    }
+}
+
 /// A connection to the next endpoint. What fails here was not sent and moves on at once.
-async fn obtain<C: Client>(local: &Local, client: &C, call: &mut Call) -> Result<Lease, Ended> {
+async fn obtain<C: Client>(
+    local: &Local,
+    ticket: &Ticket,
+    client: &mut C,
+    call: &mut Call,
+) -> Result<Lease, Ended> {
     loop {
-        refresh(local, call);
-        let Some(chosen) = pick::choose(local, &call.table, call.service, &call.tried) else {
-            return Err(Ended::Unanswered(lose(local, call, Loss::NoEndpoint)));
+        // Boxed: what follows a failure is rare, and its state is larger than all the rest.
+        let Some(chosen) = call.next.take().or_else(|| choose(local, call)) else {
+            Box::pin(hold::wait(local, ticket, client, call)).await?;
+            continue;
         };
         let must_be_alive = !call.method.is_idempotent();
-        // Boxed: connecting is rare, and its state is larger than all the rest.
-        let failed = match lease::reuse(local, chosen.enter(), must_be_alive) {
+        let in_flight = match lease::reuse(local, chosen.enter(), must_be_alive) {
             Ok(lease) => return Ok(lease),
-            Err(in_flight) => match Box::pin(lease::dial(local, in_flight)).await {
-                Ok(lease) => return Ok(lease),
-                Err(failed) => failed,
-            },
+            Err(in_flight) => in_flight,
         };
-        let (in_flight, error) = failed;
-        let chosen = in_flight.chosen();
-        call.last = Some(chosen.clone());
-        call.tried.add(chosen.endpoint().id);
-        call.attempts += 1;
-        let kind = sighted(error.reason).filter(|_| !error.self_fault);
-        if let Some(kind) = kind {
-            local.sight(chosen.endpoint().id, kind);
-        }
-        log_connect_error(call, chosen.endpoint().config.name.as_ref(), &error);
-        call.last_error = Some(error.reason);
-        if let Some(ended) = decide(local, client, call, Progress::NotSent) {
-            return Err(ended);
+        match Box::pin(dialling::connect(local, ticket, client, call, in_flight)).await {
+            Ok(lease) => return Ok(lease),
+            Err(NoLease::Ended(ended)) => return Err(ended),
+            Err(NoLease::Stuck) => {
+                Box::pin(hold::wait(local, ticket, client, call)).await?;
+            }
         }
     }
 }
 
+/// Where a request goes that no failure has sent anywhere.
+fn choose(local: &Local, call: &mut Call) -> Option<Chosen> {
+    refresh(local, call);
+    next(local, call, Trust::Trusted).or_else(|| {
+        // Those who wait already find out when a doubted one is well again.
+        let waits = hold::others_wait(&call.table.services[call.service]);
+        if waits { None } else { next(local, call, Trust::Any) }
+    })
+}
+
 /// A retry loads the table anew; the service keeps its name if not its place.
-fn refresh(local: &Local, call: &mut Call) {
+pub fn refresh(local: &Local, call: &mut Call) {
     let table = local.table();
     if table.generation != call.table.generation {
         let name = &call.table.services[call.service].config.name;
@@ -210,7 +305,47 @@ fn refresh(local: &Local, call: &mut Call) {
     call.table = table;
 }
 
-/// What becomes of a request that failed at an endpoint: `None` to try the next one.
+/// The next endpoint to try, if any is left.
+pub fn next(local: &Local, call: &mut Call, trust: Trust) -> Option<Chosen> {
+    let share = call.table.services[call.service].share;
+    let first = share.filter(|share| {
+        let drawn = call.drawn.get_or_insert_with(|| local.rng.borrow_mut().u16(..1000));
+        *drawn < share.permille
+    });
+    let asks = Asks {
+        tried: &call.tried,
+        resendable: call.is_harmless(),
+        first: first.map(|share| share.pool),
+        trusted_only: trust == Trust::Trusted,
+    };
+    pick::choose(local, &call.table, call.service, &asks)
+}
+
+/// Judges the head of an answer; the attempt asks before any of it is passed on. True where the
+/// request goes elsewhere instead, which is noted in `call.next`.
+pub fn heard<C: Client>(
+    local: &Local,
+    client: &C,
+    call: &mut Call,
+    chosen: &Chosen,
+    status: u16,
+) -> bool {
+    if !evidence::is_gateway_error(status) {
+        evidence::answered(local, call, chosen);
+        return false;
+    }
+    evidence::gateway_error(local, call, chosen, status, || client.origin());
+    call.tried.add(chosen.endpoint().id);
+    match decide(local, client, call, Progress::Sent) {
+        Step::Resend => true,
+        Step::Stuck | Step::Fail(_) => {
+            lose(local, call, Loss::EndpointError);
+            false
+        }
+    }
+}
+
+/// What becomes of a request that failed at an endpoint without an answer.
 fn failed<C: Client>(
     local: &Local,
     client: &C,
@@ -218,82 +353,88 @@ fn failed<C: Client>(
     lease: &Lease,
     error: UpstreamError,
     progress: Progress,
-) -> Option<Ended> {
+) -> Step {
     call.last_error = Some(error);
     let id = lease.chosen().endpoint().id;
-    if error == UpstreamError::Malformed
-        || error == UpstreamError::Timeout && progress == Progress::Answered
-    {
-        let loss = if error == UpstreamError::Malformed { Loss::Malformed } else { Loss::Timeout };
-        return Some(Ended::Unanswered(lose(local, call, loss)));
+    if error == UpstreamError::Malformed {
+        return Step::Fail(Loss::Malformed);
+    }
+    if error == UpstreamError::Timeout && progress == Progress::Answered {
+        return Step::Fail(Loss::Timeout);
     }
     let stale = lease.reused && error == UpstreamError::Reset;
     let facts = facts(client, call, progress, false);
     if let Some(proof) = retry::after_stale(facts).filter(|_| stale) {
+        call.progress = progress;
         call.rescued = Some(proof);
-        return None;
+        return Step::Resend;
     }
-    if let Some(kind) = sighted(error) {
+    if let Some(kind) = evidence::sighted(error) {
         local.sight(id, kind);
     }
     call.tried.add(id);
     decide(local, client, call, progress)
 }
 
-/// What control is told of a failure.
-fn sighted(error: UpstreamError) -> Option<Seen> {
-    Some(match error {
-        UpstreamError::Refused => Seen::Refused,
-        UpstreamError::Unreachable => Seen::Unreachable,
-        UpstreamError::Tls => Seen::Tls,
-        UpstreamError::ConnectTimeout | UpstreamError::Timeout => Seen::Silent,
-        UpstreamError::Reset => Seen::Reset,
-        UpstreamError::Malformed => return None,
-    })
+/// May it be tried elsewhere? Notes in `call.next` where, and the proof.
+pub fn decide<C: Client>(local: &Local, client: &C, call: &mut Call, progress: Progress) -> Step {
+    refresh(local, call);
+    call.progress = progress;
+    match next(local, call, Trust::Any) {
+        Some(next) => approve(local, client, call, next),
+        None => match ask(local, facts(client, call, progress, true), call) {
+            Decision::Resend(_) => Step::Stuck,
+            Decision::Fail(loss) => Step::Fail(loss),
+        },
+    }
 }
 
-/// May it be tried elsewhere? `None` if so, with the proof noted.
-fn decide<C: Client>(
-    local: &Local,
-    client: &C,
-    call: &mut Call,
-    progress: Progress,
-) -> Option<Ended> {
-    refresh(local, call);
-    let next = pick::choose(local, &call.table, call.service, &call.tried);
-    let Some(next) = next else {
-        let loss = if progress == Progress::Sent && !call.method.is_idempotent() {
-            Loss::NotIdempotent
-        } else {
-            Loss::NoEndpoint
-        };
-        return Some(Ended::Unanswered(lose(local, call, loss)));
-    };
-    let facts = facts(client, call, progress, changes_pool(call.last.as_ref(), &next));
-    let retries = &next.service().config.retries;
-    let decision = local.with_budget(&call.table, call.service, |budget| {
-        retry::decide(facts, retries.attempts, budget)
-    });
+/// May it be sent to this endpoint, or to one of another pool? Notes in `call.next` where, and the
+/// proof.
+pub fn approve<C: Client>(local: &Local, client: &C, call: &mut Call, next: Chosen) -> Step {
+    let changes = changes_pool(call.last.as_ref(), &next);
+    let facts = facts(client, call, call.progress, changes);
+    let decision = ask(local, facts, call);
     let cells = next.service().counters.workers.of(local.worker);
     match decision {
         Decision::Resend(proof) => {
             cells.retries.increment();
-            call.resent += u32::from(progress == Progress::Sent);
+            call.resent += u32::from(call.progress == Progress::Sent);
             call.rescued = Some(proof);
-            None
+            call.next = Some(next);
+            Step::Resend
         }
-        Decision::Fail(loss) => {
-            if loss == Loss::Attempts && call.resent < retries.attempts {
-                cells.budget_exhausted.increment();
+        Decision::Fail(Loss::Attempts) if call.resent < attempts_max(call) && !changes => {
+            // The budget is used up; to go to another pool costs none.
+            call.tried.leave(next.pool());
+            match self::next(local, call, Trust::Any) {
+                Some(other) if changes_pool(call.last.as_ref(), &other) => {
+                    approve(local, client, call, other)
+                }
+                _ => {
+                    cells.budget_exhausted.increment();
+                    Step::Fail(Loss::Attempts)
+                }
             }
-            Some(Ended::Unanswered(lose(local, call, loss)))
         }
+        Decision::Fail(loss) => Step::Fail(loss),
     }
+}
+
+fn ask(local: &Local, facts: Facts, call: &Call) -> Decision {
+    local.with_budget(&call.table, call.service, |budget| {
+        retry::decide(facts, attempts_max(call), budget)
+    })
+}
+
+fn attempts_max(call: &Call) -> u32 {
+    call.table.services[call.service].config.retries.attempts
 }
 
 fn facts<C: Client>(client: &C, call: &Call, progress: Progress, changes_pool: bool) -> Facts {
     Facts {
         idempotent: call.method.is_idempotent(),
+        keyed: call.keyed,
         replayable: client.upload().may_replay,
         progress,
         resent: call.resent,
@@ -311,32 +452,41 @@ fn earn_budget(local: &Local, call: &Call) {
     local.with_budget(&call.table, call.service, |budget| budget.earn(share));
 }
 
-fn lose(local: &Local, call: &Call, loss: Loss) -> Loss {
-    let service = &call.table.services[call.service];
-    service.counters.workers.of(local.worker).lost[loss as usize].increment();
-    loss
+/// Ends a request that no endpoint answered.
+pub fn unanswered(local: &Local, call: &mut Call, loss: Loss) -> Ended {
+    lose(local, call, loss);
+    Ended::Unanswered(loss)
 }
 
-/// Counts an exchange that reached an endpoint.
-fn report(local: &Local, call: &Call, lease: &Lease, ended: Ended) {
-    let chosen = lease.chosen();
-    let endpoint = chosen.endpoint().counters.workers.of(local.worker);
+/// Counts a request as lost, once.
+fn lose(local: &Local, call: &mut Call, loss: Loss) {
+    if !std::mem::replace(&mut call.lost, true) {
+        let service = &call.table.services[call.service];
+        service.counters.workers.of(local.worker).lost[loss as usize].increment();
+    }
+}
+
+/// Counts an exchange that reached an endpoint; `began`: its last attempt, if others came before.
+fn report(local: &Local, call: &mut Call, lease: &Lease, ended: Ended, began: Option<Duration>) {
+    count_response(local, call, lease);
+    if let Ended::Cut(loss) = ended {
+        lose(local, call, loss);
+    }
+    let Some(proof) = call.rescued.filter(|_| ended == Ended::Answered && !call.lost) else {
+        return;
+    };
+    let cells = lease.chosen().service().counters.workers.of(local.worker);
+    cells.rescued[proof as usize].increment();
+    let waited = began.map_or(Duration::ZERO, |began| began.saturating_sub(call.started));
+    let micros = waited.as_micros() as u64;
+    cells.rescue_wait_micros.add(micros);
+    cells.rescue_wait_most_micros.fetch_max(micros, Ordering::Relaxed);
+}
+
+/// Counts an answer of which the endpoint gave at least the head.
+fn count_response(local: &Local, call: &Call, lease: &Lease) {
     if call.status >= 200 {
+        let endpoint = lease.chosen().endpoint().counters.workers.of(local.worker);
         endpoint.responses[usize::from(call.status / 100 - 1)].increment();
-    }
-    let service = chosen.service().counters.workers.of(local.worker);
-    match (ended, call.rescued) {
-        (Ended::Answered, Some(proof)) => service.rescued[proof as usize].increment(),
-        (Ended::Cut(loss), _) => service.lost[loss as usize].increment(),
-        _ => {}
-    }
-}
-
-fn log_connect_error(call: &Call, endpoint: &str, error: &ConnectError) {
-    let service = &*call.table.services[call.service].config.name;
-    if error.self_fault {
-        tracing::warn!(service, endpoint, detail = error.detail, "cannot connect: our own fault");
-    } else {
-        tracing::debug!(service, endpoint, detail = error.detail, "cannot connect");
     }
 }

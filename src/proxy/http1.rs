@@ -11,10 +11,10 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::deadline::{Fired, Ticket};
 use super::exchange::{self, Call, Ended};
 use super::local::{Local, Snapshot};
-use super::pick::Tried;
-use super::record::Record;
-use super::respond::Answer;
+use super::record::{Line, Record, Way};
+use super::respond::{self, Answer};
 use super::side::Side;
+use super::upgrade::{Switch, Tunnel};
 use crate::clock;
 use crate::config::Limits;
 use crate::http1::{self, Body, Method, RequestError, Response, Version};
@@ -24,11 +24,13 @@ use crate::table::{Listener, ListenerId};
 
 /// A client's connection, from the first byte to the last.
 pub struct Connection {
-    local: Rc<Local>,
+    pub(super) local: Rc<Local>,
     listener: ListenerId,
-    ticket: Ticket,
-    side: Side,
+    pub(super) ticket: Ticket,
+    pub(super) side: Side,
     response: Response,
+    /// The endpoint switched to a WebSocket.
+    switch: Option<Box<Switch>>,
 }
 
 /// What became of waiting for a request.
@@ -51,17 +53,15 @@ impl Connection {
         peer: SocketAddr,
     ) -> Self {
         let side = Side::new(listener, stream, peer);
-        Self { local, listener, ticket, side, response: Response::default() }
+        Self { local, listener, ticket, side, response: Response::default(), switch: None }
     }
 
-    /// Serves until either side closes.
-    pub async fn serve(mut self) {
+    /// Serves until either side closes, or the connection becomes a tunnel.
+    pub async fn serve(mut self) -> Option<Tunnel> {
         let mut first = true;
         loop {
             let table = self.local.table();
-            let Some(listener) = table.listener(self.listener) else {
-                return;
-            };
+            let listener = table.listener(self.listener)?;
             let limits = &listener.config.limits;
             // The deadline of the first head runs since the connection was accepted.
             let idle = if first { limits.header_timeout } else { limits.idle_timeout };
@@ -72,7 +72,7 @@ impl Connection {
                 Head::Complete => {}
                 Head::Refused(error) => {
                     self.refuse(Answer::request_error(error.status, error.reason)).await;
-                    return;
+                    return None;
                 }
                 Head::Late { begun } => {
                     if begun || opened {
@@ -81,12 +81,13 @@ impl Connection {
                     if begun {
                         self.refuse(Answer::request_error(408, "request head too slow")).await;
                     }
-                    return;
+                    return None;
                 }
-                Head::Closed => return,
+                Head::Closed => return None,
             }
             if !self.answer().await {
-                return;
+                let switch = self.switch.take()?;
+                return Some(Tunnel::new(self, *switch));
             }
             self.side.next_message(&self.local);
         }
@@ -156,24 +157,19 @@ impl Connection {
             let answer = Answer::request_error(413, "request body too large");
             return self.own_answer(listener, answer).await;
         }
+        let method = side.request.method();
+        let service = target.service as usize;
         let mut call = Call {
-            service: target.service as usize,
-            method: side.request.method(),
-            tried: Tried::default(),
-            resent: 0,
-            rescued: None,
-            last_error: None,
-            last: None,
-            attempts: 0,
-            status: 0,
-            first_byte: None,
+            keyed: target.idempotency_key && side.has_idempotency_key(),
             wants_times: listener_logs(&self.local),
             body_timeout: side.body_timeout,
-            reusable: false,
-            table: Snapshot::clone(&table),
+            ..Call::new(Snapshot::clone(&table), service, method, started)
         };
         let Self { local, ticket, side, response, .. } = self;
+        response.set_may_switch(side.request.wants_websocket());
         let ended = exchange::run(local, ticket, side, &mut call, response).await;
+        let switched = call.switched.take();
+        self.switch = switched.map(|how| Box::new(Switch::new(listener, &call, how, started)));
         self.conclude(listener, &target.counters, &mut call, ended, started).await
     }
 
@@ -201,8 +197,13 @@ impl Connection {
         cells.codes.increment(if ended == Ended::ClientGone { 499 } else { call.status });
         cells.duration.observe(duration.as_micros() as u64);
         self.count_bytes(listener);
+        if self.switch.is_some() {
+            return false;
+        }
         if call.wants_times {
-            self.log(listener, Some(call), call.status, ended, started, duration);
+            let reason = respond::reason(ended);
+            let (way, status, body_bytes) = (Way::of(call), call.status, self.body_bytes());
+            self.log(listener, Line { way, status, reason, body_bytes, started, duration });
         }
         match ended {
             Ended::Cut(_) => {
@@ -255,7 +256,15 @@ impl Connection {
                 308 => Ended::Answered,
                 status => Ended::Refused(status, answer.details),
             };
-            self.log(listener, None, answer.status, ended, started, Duration::ZERO);
+            let line = Line {
+                way: Way::default(),
+                status: answer.status,
+                reason: respond::reason(ended),
+                body_bytes: self.body_bytes(),
+                started,
+                duration: Duration::ZERO,
+            };
+            self.log(listener, line);
         }
         if !keep {
             self.linger().await;
@@ -298,7 +307,7 @@ impl Connection {
 
     /// Says that nothing more will come, then reads and drops for a moment: a close with unread
     /// bytes would reset the connection and take the answer with it (RFC 9112 section 9.6).
-    async fn linger(&mut self) {
+    pub(super) async fn linger(&mut self) {
         let Self { local, ticket, side, .. } = self;
         ticket.set(Duration::from_secs(1));
         let mut left = 256 * 1024_usize;
@@ -322,16 +331,9 @@ impl Connection {
         .await;
     }
 
-    fn log(
-        &self,
-        listener: &Listener,
-        call: Option<&Call>,
-        status: u16,
-        ended: Ended,
-        started: Duration,
-        duration: Duration,
-    ) {
+    pub(super) fn log(&self, listener: &Listener, line: Line<'_>) {
         let side = &self.side;
+        let Line { way, status, reason, body_bytes, started, duration } = line;
         Record {
             listener,
             peer: side.peer,
@@ -340,15 +342,27 @@ impl Connection {
             request: &side.request,
             bytes: side.buffer.bytes(),
             request_id: &side.request_id,
-            request_body_bytes: side.up.body_bytes(),
-            response_body_bytes: side.down.body_bytes() + side.own_body_bytes,
-            call,
+            request_body_bytes: body_bytes.0,
+            response_body_bytes: body_bytes.1,
+            way,
             status,
-            ended,
+            reason,
             started,
             duration,
         }
         .write(&self.local);
+    }
+
+    /// Bytes of body that the client sent and got.
+    fn body_bytes(&self) -> (u64, u64) {
+        let Side { up, down, own_body_bytes, .. } = &self.side;
+        (up.body_bytes(), down.body_bytes() + own_body_bytes)
+    }
+
+    /// What an endpoint's answer needed is not needed any more: a tunnel has begun.
+    pub(super) fn slim(&mut self) {
+        self.response = Response::default();
+        self.side.slim();
     }
 
     fn count_bytes(&self, listener: &Listener) {
@@ -406,12 +420,12 @@ async fn write_all(ticket: &Ticket, stream: &mut Stream, bytes: &[u8]) -> bool {
     .await
 }
 
-fn listener_logs(local: &Local) -> bool {
+pub(super) fn listener_logs(local: &Local) -> bool {
     local.access_log.borrow().is_some()
 }
 
 /// A close resets the connection, so that the client cannot take a cut answer for a whole one.
-fn reset_on_close(stream: &Stream) {
+pub(super) fn reset_on_close(stream: &Stream) {
     let _ = socket2::SockRef::from(stream.tcp()).set_linger(Some(Duration::ZERO));
 }
 

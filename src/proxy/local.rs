@@ -8,10 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::buffer::Store;
 use super::deadline::Registry;
+use super::fate::{self, Fate};
+use super::sessions;
+use super::waiting::Waiting;
 use crate::clock;
 use crate::current::Reader;
 use crate::health::Verdict;
@@ -21,6 +24,7 @@ use crate::table::live::{Seen, Sighting};
 use crate::table::{Endpoint, EndpointId, ListenerId, Table};
 use crate::tls::Certificates;
 use crate::upstream::idle::Idle;
+use crate::upstream::warm::Warm;
 
 /// The table as this worker holds it. Cloning touches nothing another core writes.
 pub type Snapshot = Rc<Arc<Table>>;
@@ -30,12 +34,17 @@ pub struct Local {
     pub worker: usize,
     pub certificates: Arc<Certificates>,
     pub registry: Rc<Registry>,
+    pub waiting: Waiting,
     pub store: Store,
     pub idle: RefCell<Idle>,
+    pub warm: Warm,
     pub rng: RefCell<fastrand::Rng>,
     pub access_log: RefCell<Option<access_log::Sink>>,
     /// The process is stopping: no connection is kept.
     pub draining: Cell<bool>,
+    /// Something changed that a request with nowhere to go may have waited for: the table, or an
+    /// endpoint that is trusted again.
+    pub relief: Notify,
     sightings: mpsc::Sender<Sighting>,
     reader: RefCell<Reader>,
     snapshot: RefCell<Snapshot>,
@@ -58,11 +67,14 @@ impl Local {
             worker,
             certificates,
             registry: Rc::new(Registry::default()),
+            waiting: Waiting::default(),
             store: Store::default(),
             idle: RefCell::new(Idle::default()),
+            warm: Warm::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             access_log: RefCell::new(access_log),
             draining: Cell::new(false),
+            relief: Notify::new(),
             sightings,
             reader: RefCell::new(reader),
             snapshot: RefCell::new(Rc::clone(&table)),
@@ -109,17 +121,31 @@ impl Local {
         action(&mut budgets.1[service])
     }
 
-    /// After a publish: waits for endpoints that went down or away end, and their idle connections
-    /// are dropped. Looks only at the services that changed.
+    /// After a publish: waits for endpoints that went down or away end, sessions learn what becomes
+    /// of them, and idle connections are dropped to endpoints that are down or not served from any
+    /// more. Looks only at the services that changed.
     pub fn table_changed(&self) {
+        self.relief.notify_waiters();
         let table = self.table();
         let before = self.seen.replace(Rc::clone(&table));
-        let lost = lost_endpoints(&before, &table);
+        let fates = fate::fates(&before, &table);
+        sessions::follow(self, &before, &table, &fates);
+        let mut lost = lost_endpoints(&before, &table);
         if !lost.is_empty() {
             let is_gone = |id: EndpointId| lost.contains(&id);
             self.registry.endpoints_changed(is_gone);
-            self.idle.borrow_mut().sweep(self.registry.now_millis(), is_gone);
         }
+        let left = fates.iter().filter(|(_, fate)| matches!(fate, Fate::Closes(_)));
+        lost.extend(left.map(|(id, _)| *id));
+        if !lost.is_empty() {
+            let mut idle = self.idle.borrow_mut();
+            idle.sweep(self.registry.now_millis(), |id| lost.contains(&id));
+        }
+    }
+
+    /// The table as of the last [`Local::table_changed`].
+    pub fn seen(&self) -> Snapshot {
+        Rc::clone(&self.seen.borrow())
     }
 
     /// Drops idle connections that are over their time or were closed by their endpoints, and

@@ -1,17 +1,31 @@
 //! ○ One request's life, and the workers in which requests live.
 //!
 //! [`worker`] threads accept; [`http1`] reads requests off a connection; [`exchange`] takes each to
-//! an endpoint and its answer back; [`pump`] moves the bytes.
+//! an endpoint and its answer back; [`pump`] moves the bytes. What fails is rescued: [`dialling`]
+//! tries the next endpoint beside a silent one, [`evidence`] makes other requests avoid what
+//! failed, [`hold`] bridges a moment without any endpoint.
 
 pub mod attempt;
 pub mod buffer;
 pub mod deadline;
+pub mod dialling;
+pub mod elsewhere;
+pub mod evidence;
 pub mod exchange;
+pub mod fate;
+#[cfg(test)]
+mod fixture;
+pub mod hold;
 pub mod http1;
+pub mod latency;
 pub mod local;
 pub mod pick;
 pub mod pump;
 pub mod record;
 pub mod respond;
+pub mod sessions;
 pub mod side;
+pub mod silence;
+pub mod upgrade;
+pub mod waiting;
 pub mod worker;

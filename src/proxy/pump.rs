@@ -52,6 +52,27 @@ pub enum Broken {
     TooLarge,
 }
 
+/// How far an upload got.
+#[derive(Debug, Clone, Copy)]
+pub struct Upload {
+    /// Head and body were written whole.
+    pub done: bool,
+    /// All of it could be sent again.
+    pub may_replay: bool,
+    /// Bytes written to the connection.
+    pub wire_bytes: u64,
+    /// The next bytes must come from the client.
+    pub waits_for_client: bool,
+}
+
+/// How far an answer got.
+#[derive(Debug, Clone, Copy)]
+pub struct Download {
+    /// Bytes of the endpoint's buffer that belong to the answer, once it was read whole.
+    pub position: usize,
+    pub wire_bytes: u64,
+}
+
 /// Where a pump reads, and within which bounds.
 #[derive(Debug)]
 pub struct Source<'a> {

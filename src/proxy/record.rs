@@ -3,14 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::exchange::{Call, Ended};
+use super::exchange::Call;
 use super::local::Local;
-use super::respond;
 use crate::config::IpNet;
 use crate::http1::{Request, Version};
 use crate::observe::access_log::Entry;
 use crate::table::Listener;
-use crate::upstream::lease::Chosen;
 
 /// What is known of a request when it has ended.
 pub struct Record<'a> {
@@ -24,18 +22,54 @@ pub struct Record<'a> {
     pub request_id: &'a [u8],
     pub request_body_bytes: u64,
     pub response_body_bytes: u64,
-    pub call: Option<&'a Call>,
+    pub way: Way<'a>,
     pub status: u16,
-    pub ended: Ended,
+    /// The word for what went wrong.
+    pub reason: Option<&'static str>,
     pub started: Duration,
     pub duration: Duration,
 }
 
+/// How a request ended, for its line.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    pub way: Way<'a>,
+    pub status: u16,
+    /// The word for what went wrong.
+    pub reason: Option<&'static str>,
+    /// Bytes of body that the client sent and got.
+    pub body_bytes: (u64, u64),
+    pub started: Duration,
+    pub duration: Duration,
+}
+
+/// The way a request took: empty where the listener itself answered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Way<'a> {
+    pub service: Option<&'a str>,
+    /// Of the endpoint tried last.
+    pub pool: Option<&'a str>,
+    pub endpoint: Option<&'a str>,
+    pub attempts: u32,
+    /// From the origin, when the response head came.
+    pub first_byte: Option<Duration>,
+}
+
+impl<'a> Way<'a> {
+    pub fn of(call: &'a Call) -> Self {
+        let last = call.last.as_ref();
+        Self {
+            service: Some(&call.table.services[call.service].config.name),
+            pool: last.map(|last| &*last.pool().config.name),
+            endpoint: last.map(|last| &*last.endpoint().config.name),
+            attempts: call.attempts,
+            first_byte: call.first_byte,
+        }
+    }
+}
+
 impl Record<'_> {
     pub fn write(&self, local: &Local) {
-        let service = self.call.map(|call| &call.table.services[call.service]);
-        let last = self.call.and_then(|call| call.last.as_ref());
-        let (pool, endpoint) = (last.map(Chosen::pool), last.map(Chosen::endpoint));
         let trusted_id = self.request.request_id(self.bytes).filter(|_| self.trusted);
         let entry = Entry {
             peer: self.peer,
@@ -54,16 +88,13 @@ impl Record<'_> {
             user_agent: self.request.field(self.bytes, "user-agent"),
             request_id: trusted_id.unwrap_or(self.request_id),
             listener: &self.listener.config.name,
-            service: service.map(|service| &*service.config.name),
-            pool: pool.map(|pool| &*pool.config.name),
-            endpoint: endpoint.map(|endpoint| &*endpoint.config.name),
-            attempts: self.call.map_or(0, |call| call.attempts),
+            service: self.way.service,
+            pool: self.way.pool,
+            endpoint: self.way.endpoint,
+            attempts: self.way.attempts,
             duration: self.duration,
-            first_byte: self
-                .call
-                .and_then(|call| call.first_byte)
-                .map(|at| at.saturating_sub(self.started)),
-            reason: respond::reason(self.ended),
+            first_byte: self.way.first_byte.map(|at| at.saturating_sub(self.started)),
+            reason: self.reason,
         };
         let draw = local.rng.borrow_mut().f64();
         if let Some(sink) = &mut *local.access_log.borrow_mut() {

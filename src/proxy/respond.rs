@@ -61,6 +61,7 @@ impl Answer<'_> {
             Loss::Cut => "the answer broke off",
             Loss::Malformed => "the endpoint's answer was not valid HTTP",
             Loss::EndpointError => "the endpoint answered with a gateway error",
+            Loss::Failover => "the service moved to another pool",
         };
         Self { status, error: Some(error), details, location: None }
     }
@@ -114,6 +115,7 @@ pub fn reason(ended: Ended) -> Option<&'static str> {
         Ended::Refused(..) => "bad_request",
         Ended::ClientGone => "client_gone",
         Ended::Cut(Loss::Timeout) => "cut_by_timeout",
+        Ended::Cut(Loss::Failover) => "failover",
         Ended::Cut(_) => "cut_by_endpoint",
         Ended::Unanswered(loss) => Loss::ALL[loss as usize].1,
     })

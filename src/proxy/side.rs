@@ -1,6 +1,7 @@
 //! ○ The client's side of an exchange over HTTP/1.1: the request in its buffer, what goes up and
 //! what comes down.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,7 +17,8 @@ use super::local::Local;
 use super::pump::{Broken, Pump, Source};
 use crate::http1::forward::{self, RequestEdits, ResponseEdits};
 use crate::http1::{Body, Limits, Parsed, Request, RequestError, Response, Version};
-use crate::stream::Stream;
+use crate::stream::{Left, Stream};
+use crate::table::live::Origin;
 use crate::table::{Listener, ListenerId};
 
 /// What an exchange borrows of a client's connection.
@@ -115,6 +117,12 @@ impl Side {
         self.down.begin(Body::Empty, false, 0);
     }
 
+    /// It carries an `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header).
+    pub(super) fn has_idempotency_key(&self) -> bool {
+        let key = self.request.field(self.buffer.bytes(), "idempotency-key");
+        key.is_some_and(|key| !key.is_empty())
+    }
+
     /// Takes the answered message out of the buffer.
     pub(super) fn next_message(&mut self, local: &Local) {
         let position = self.up.position().max(self.head).min(self.buffer.len());
@@ -124,6 +132,13 @@ impl Side {
         }
         self.up.trim();
         self.down.trim();
+    }
+
+    /// Gives back what only messages need.
+    pub(super) fn slim(&mut self) {
+        self.request.shrink();
+        self.up = Pump::default();
+        self.down = Pump::default();
     }
 
     /// Skips a body nobody wants as far as it is in the buffer. True if that was all of it.
@@ -240,6 +255,22 @@ impl Client for Side {
     fn download(&self) -> Download {
         Download { position: self.down.position(), wire_bytes: self.down.wire_bytes() }
     }
+
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Left> {
+        self.stream.poll_left(cx)
+    }
+
+    fn origin(&self) -> Origin {
+        let bytes = self.buffer.bytes();
+        let target = (self.request.path(bytes), self.request.query(bytes));
+        Origin { target: hash(&target), connection: hash(&self.peer) }
+    }
+}
+
+fn hash(value: &impl Hash) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish() as u32
 }
 
 fn write_hex(out: &mut [u8; 32], high: u64, low: u64) {

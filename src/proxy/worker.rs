@@ -18,6 +18,8 @@ use tokio_rustls::TlsAcceptor;
 use super::deadline::Registry;
 use super::http1::Connection;
 use super::local::Local;
+use super::sessions;
+use super::silence;
 use crate::clock;
 use crate::current::Current;
 use crate::observe::access_log;
@@ -26,6 +28,7 @@ use crate::table::counters::{ListenerCells, ListenerCounters, Rejection};
 use crate::table::live::Sighting;
 use crate::table::{Listener, ListenerId};
 use crate::tls::Certificates;
+use crate::upstream::warm;
 
 /// The data threads of the process.
 #[derive(Debug)]
@@ -153,6 +156,7 @@ async fn serve(
     mut changes: watch::Receiver<u64>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
+    tokio::task::spawn_local(watch(Rc::clone(&local)));
     let accepting: RefCell<HashMap<ListenerId, JoinHandle<()>>> = RefCell::default();
     let mut tick = tokio::time::interval(Registry::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -163,7 +167,10 @@ async fn serve(
                 ticks = ticks.wrapping_add(1);
                 on_tick(&local, ticks);
             }
-            Ok(()) = changes.changed() => local.table_changed(),
+            Ok(()) = changes.changed() => {
+                local.table_changed();
+                warm::keep(&local);
+            }
             command = commands.recv() => match command {
                 Some(Command::Listen(id, socket)) => {
                     if let Some(task) = listen(&local, id, socket) {
@@ -187,7 +194,20 @@ async fn serve(
     }
 }
 
-fn on_tick(local: &Local, ticks: u32) {
+/// Looks at the requests that wait for an endpoint, as long as there are any.
+async fn watch(local: Rc<Local>) {
+    loop {
+        local.waiting.begins().await;
+        loop {
+            tokio::time::sleep(silence::LOOK).await;
+            if !local.waiting.look(clock::now(), |endpoint, kind| local.sight(endpoint, kind)) {
+                break;
+            }
+        }
+    }
+}
+
+fn on_tick(local: &Rc<Local>, ticks: u32) {
     local.registry.sweep(clock::now());
     if let Some(sink) = &mut *local.access_log.borrow_mut() {
         sink.flush();
@@ -196,12 +216,17 @@ fn on_tick(local: &Local, ticks: u32) {
     if ticks.is_multiple_of(20) {
         local.sweep_idle();
     }
+    let touched = local.idle.borrow_mut().was_touched();
+    if touched || ticks.is_multiple_of(20) {
+        warm::keep(local);
+    }
 }
 
 /// Lets requests in flight finish.
 async fn drain(local: &Rc<Local>, limit: Duration) -> Drained {
     local.draining.set(true);
     local.idle.borrow_mut().clear();
+    sessions::drain(local, limit);
     let deadline = clock::now() + limit;
     // The accept loops that were ended take what is queued when they are next run.
     tokio::task::yield_now().await;
@@ -288,7 +313,7 @@ fn admit(local: &Rc<Local>, id: ListenerId, stream: TcpStream, peer: SocketAddr)
     let name = Arc::clone(&listener.config.name);
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
-        let _open = open;
+        let open = open;
         let ticket = local.registry.register(id);
         let stream = if tls {
             // Boxed: a handshake's state is large and gone before the first request.
@@ -299,7 +324,14 @@ fn admit(local: &Rc<Local>, id: ListenerId, stream: TcpStream, peer: SocketAddr)
         } else {
             Stream::Plain(stream)
         };
-        Connection::new(local, id, ticket, stream, peer).serve().await;
+        let connection = Connection::new(local, id, ticket, stream, peer);
+        if let Some(tunnel) = connection.serve().await {
+            // A task of its own: that of a connection's requests is many times as large.
+            tokio::task::spawn_local(async move {
+                let _open = open;
+                tunnel.run().await;
+            });
+        }
     });
 }
 

@@ -196,6 +196,9 @@ pub struct ServiceCells {
     pub budget_exhausted: Counter,
     /// Requests that had to wait for an endpoint, however that ended.
     pub held: Counter,
+    /// Requests waiting for an endpoint that went to find out for all of them: the moment, in units
+    /// of 50 ms, times 256, plus how many in that moment.
+    pub scouts: AtomicU64,
     /// Connections to endpoints that stayed silent, so that another endpoint was dialled as well.
     pub hedged: Counter,
     /// From the start of an exchange to the start of the attempt that was answered, of rescued
@@ -203,6 +206,41 @@ pub struct ServiceCells {
     pub rescue_wait_micros: Counter,
     /// The longest of them; control sets it back.
     pub rescue_wait_most_micros: AtomicU64,
+    pub sessions_ended: [Counter; SessionEnd::ALL.len()],
+}
+
+/// How a WebSocket came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// Its client or its endpoint ended it.
+    Peer,
+    /// The connection to the endpoint broke.
+    Endpoint,
+    /// One side had ended it and the other was silent from then on.
+    Timeout,
+    /// Health forced the service away from the pool.
+    Failover,
+    /// The service moved away without need.
+    Planned,
+    /// The endpoint was ordered off.
+    Off,
+    /// Endpoint, service or listener are no longer configured.
+    Removed,
+    /// The process stops.
+    Drain,
+}
+
+impl SessionEnd {
+    pub const ALL: [(Self, &'static str); 8] = [
+        (Self::Peer, "peer"),
+        (Self::Endpoint, "endpoint"),
+        (Self::Timeout, "timeout"),
+        (Self::Failover, "failover"),
+        (Self::Planned, "planned"),
+        (Self::Off, "off"),
+        (Self::Removed, "removed"),
+        (Self::Drain, "drain"),
+    ];
 }
 
 /// Why a request could safely be sent to another endpoint.
@@ -246,10 +284,12 @@ pub enum Loss {
     Malformed,
     /// The endpoint answered 502, 503 or 504, which was passed on.
     EndpointError,
+    /// The service moved, or the endpoint was switched off, and its response had no more time.
+    Failover,
 }
 
 impl Loss {
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::NotIdempotent, "not_idempotent"),
         (Self::BodyGone, "body_gone"),
         (Self::Attempts, "attempts"),
@@ -258,6 +298,7 @@ impl Loss {
         (Self::Cut, "cut"),
         (Self::Malformed, "malformed"),
         (Self::EndpointError, "endpoint_error"),
+        (Self::Failover, "failover"),
     ];
 }
 
@@ -276,6 +317,8 @@ pub struct EndpointCells {
     pub errors: [Counter; UpstreamError::ALL.len()],
     /// A gauge: idle connections this worker keeps.
     pub idle: AtomicU32,
+    /// A gauge: WebSockets through this worker.
+    pub sessions: AtomicU32,
 }
 
 /// How a request or a connection to an endpoint went wrong.

@@ -1,5 +1,6 @@
-//! ● What the data path knows of an endpoint this moment, before any verdict: doubt, and how fast
-//! it usually connects. Atomics that workers and control share; they survive from table to table.
+//! ● What the data path knows of an endpoint this moment, before any verdict: doubt, gateway errors
+//! in a row, and how fast it usually connects. Atomics that all workers and control share; they
+//! survive from table to table.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
@@ -25,11 +26,84 @@ pub struct Live {
     doubts: AtomicU8,
     /// Smoothed time a connection takes, in microseconds; 0: none was made yet.
     connect_micros: AtomicU32,
-    /// When it was last doubted, in milliseconds since the origin; wraps.
+    /// When it was last doubted or tried in spite of it, in milliseconds since the origin; wraps.
     doubted_millis: AtomicU32,
+    errors: ErrorRun,
+}
+
+/// Gateway errors in a row. Several workers write it without agreeing on one order, so a count may
+/// be off by the requests that are judged at the same moment, which decides nothing.
+#[derive(Debug, Default)]
+struct ErrorRun {
+    count: AtomicU32,
+    /// Of the request the run began with.
+    target: AtomicU32,
+    connection: AtomicU32,
+    /// Bits of what was seen since: [`Self::OTHER_TARGET`] and its neighbours.
+    seen: AtomicU8,
+}
+
+/// What tells requests of a run of errors apart, as hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Path and query.
+    pub target: u32,
+    /// The client's connection.
+    pub connection: u32,
+}
+
+/// A run of gateway errors after the latest of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorsInRow {
+    pub count: u32,
+    /// One of the requests was answered well by another endpoint, so it was not at fault itself.
+    pub twin_answers: bool,
+    /// They were for different targets and came over different connections: no one client and no
+    /// one URI is behind them.
+    pub widespread: bool,
+}
+
+impl ErrorRun {
+    const OTHER_TARGET: u8 = 1;
+    const OTHER_CONNECTION: u8 = 2;
+    const TWIN_ANSWERS: u8 = 4;
+
+    fn add(&self, origin: Origin) {
+        let Origin { target, connection } = origin;
+        if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.target.store(target, Ordering::Relaxed);
+            self.connection.store(connection, Ordering::Relaxed);
+            self.seen.store(0, Ordering::Relaxed);
+            return;
+        }
+        let mut seen = 0;
+        if self.target.load(Ordering::Relaxed) != target {
+            seen |= Self::OTHER_TARGET;
+        }
+        if self.connection.load(Ordering::Relaxed) != connection {
+            seen |= Self::OTHER_CONNECTION;
+        }
+        self.seen.fetch_or(seen, Ordering::Relaxed);
+    }
+
+    fn so_far(&self) -> ErrorsInRow {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let both = Self::OTHER_TARGET | Self::OTHER_CONNECTION;
+        ErrorsInRow {
+            count: self.count.load(Ordering::Relaxed),
+            twin_answers: seen & Self::TWIN_ANSWERS != 0,
+            widespread: seen & both == both,
+        }
+    }
 }
 
 impl Live {
+    /// A request that can be rescued may find out whether a doubted endpoint is well again once it
+    /// was left alone for so long; any other request only after [`Self::LAST_TRIAL`].
+    pub const TRIAL: Duration = Duration::from_secs(1);
+    /// Where nothing that could be rescued comes by, doubt must end as well.
+    pub const LAST_TRIAL: Duration = Duration::from_secs(5);
+
     /// Nothing is held against it: what the hot path asks.
     pub fn is_trusted(&self) -> bool {
         self.doubts.load(Ordering::Relaxed) == 0
@@ -49,17 +123,52 @@ impl Live {
         self.doubts.fetch_and(!(doubt as u8), Ordering::Relaxed);
     }
 
-    /// It answered somebody well.
-    pub fn answered(&self) {
-        if !self.is_trusted() {
-            self.doubts.store(0, Ordering::Relaxed);
+    /// It answered somebody well. True where that ended a doubt.
+    pub fn answered(&self) -> bool {
+        if self.is_trusted() {
+            return false;
         }
+        // A run of errors begins with a doubt, so whoever is trusted has none.
+        self.errors.count.store(0, Ordering::Relaxed);
+        self.doubts.store(0, Ordering::Relaxed);
+        true
+    }
+
+    /// A request may be sent to it though others are trusted. `resendable`: it can be rescued if
+    /// that goes wrong, so a single gateway error does not deter it.
+    pub fn may_try(&self, resendable: bool, now: Duration) -> bool {
+        let patience = if resendable { Self::TRIAL } else { Self::LAST_TRIAL };
+        match self.doubts.load(Ordering::Relaxed) {
+            0 => true,
+            doubts if resendable && doubts == Doubt::Error as u8 => true,
+            _ => self.doubted_for(now) >= patience,
+        }
+    }
+
+    /// A request tries it in spite of a doubt; the next one waits for what becomes of that.
+    pub fn begin_trial(&self, now: Duration) {
+        self.doubted_millis.store(now.as_millis() as u32, Ordering::Relaxed);
+    }
+
+    /// It answered a request with 502, 503 or 504.
+    pub fn gateway_error(&self, origin: Origin, now: Duration) -> ErrorsInRow {
+        self.doubt(Doubt::Error, now);
+        self.errors.add(origin);
+        self.errors.so_far()
+    }
+
+    /// A request it answered with a gateway error was answered well by another endpoint.
+    pub fn twin_answered(&self) -> ErrorsInRow {
+        self.errors.seen.fetch_or(ErrorRun::TWIN_ANSWERS, Ordering::Relaxed);
+        self.errors.so_far()
     }
 
     /// How long ago it was last doubted.
     pub fn doubted_for(&self, now: Duration) -> Duration {
         let since =
             (now.as_millis() as u32).wrapping_sub(self.doubted_millis.load(Ordering::Relaxed));
+        // Another worker's clock may have been read a moment after ours: that is no long time.
+        let since = if since > u32::MAX / 2 { 0 } else { since };
         Duration::from_millis(since.into())
     }
 
@@ -119,8 +228,40 @@ mod tests {
         live.clear(Doubt::Silent);
         assert!(!live.is_trusted() && live.is(Doubt::Error) && !live.is(Doubt::Silent));
         assert_eq!(live.doubted_for(now + Duration::from_secs(1)), Duration::from_secs(1));
-        live.answered();
+        assert_eq!(live.doubted_for(now - Duration::from_millis(1)), Duration::ZERO);
+        assert!(live.answered() && !live.answered());
         assert!(live.is_trusted());
+    }
+
+    #[test]
+    fn a_doubted_endpoint_is_tried_by_whom_it_can_cost_least_and_one_at_a_time() {
+        let live = Live::default();
+        let at = |millis| Duration::from_secs(5) + Duration::from_millis(millis);
+        assert!(live.may_try(true, at(0)) && live.may_try(false, at(0)));
+        live.doubt(Doubt::Error, at(0));
+        assert!(live.may_try(true, at(1)) && !live.may_try(false, at(1)));
+        live.doubt(Doubt::Errors, at(0));
+        assert!(!live.may_try(true, at(999)) && live.may_try(true, at(1000)));
+        live.begin_trial(at(1000));
+        assert!(!live.may_try(true, at(1999)) && live.may_try(true, at(2000)));
+        assert!(!live.may_try(false, at(5999)) && live.may_try(false, at(6000)));
+    }
+
+    #[test]
+    fn a_run_of_errors_tells_one_client_or_one_target_from_many() {
+        let live = Live::default();
+        let now = Duration::from_secs(5);
+        let error = |target, connection| live.gateway_error(Origin { target, connection }, now);
+        let row = |count, twin_answers, widespread| ErrorsInRow { count, twin_answers, widespread };
+        assert_eq!(error(1, 1), row(1, false, false));
+        assert_eq!(error(2, 1), row(2, false, false));
+        assert_eq!(error(1, 1), row(3, false, false));
+        assert_eq!(error(1, 2), row(4, false, true));
+        assert_eq!(live.twin_answered(), row(4, true, true));
+        assert!(live.is(Doubt::Error));
+        live.answered();
+        assert_eq!(error(7, 7), row(1, false, false));
+        assert_eq!(error(7, 8), row(2, false, false));
     }
 
     #[test]

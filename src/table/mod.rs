@@ -9,6 +9,7 @@ pub mod counters;
 pub(crate) mod fixture;
 pub mod history;
 pub mod live;
+pub mod ready;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -67,6 +68,8 @@ pub struct ListenerId(pub u32);
 pub struct Target {
     /// Index into [`Table::services`].
     pub service: u32,
+    /// A request with an `Idempotency-Key` may be sent again whatever its method.
+    pub idempotency_key: bool,
     /// Shared by all routes of one listener to one service.
     pub counters: Arc<RouteCounters>,
 }
@@ -88,7 +91,8 @@ pub struct Service {
     pub none_available: bool,
     /// A part of new requests that goes to another pool first: a ramp or a drill.
     pub share: Option<Share>,
-    /// The machine as it stood when the table was built: holds, trouble, and what is due, for views.
+    /// The machine as it stood when the table was built: holds, trouble, and what is due; for
+    /// views.
     pub failover: failover::State,
     pub counters: Arc<ServiceCounters>,
     pub history: Arc<History>,
@@ -112,6 +116,19 @@ pub enum Mode {
     Drain,
     /// No new requests, and sessions are closed at once.
     Off,
+}
+
+impl Mode {
+    pub const ALL: [Self; 3] = [Self::Active, Self::Drain, Self::Off];
+
+    /// As an operator writes it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Drain => "drain",
+            Self::Off => "off",
+        }
+    }
 }
 
 #[derive(Debug)]

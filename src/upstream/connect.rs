@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::config::UpstreamTls;
 pub use crate::stream::Stream;
+use crate::sys;
 use crate::table::counters::UpstreamError;
 use crate::tls::{self, Certificates};
 
@@ -25,10 +27,18 @@ pub struct Dial<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectError {
     pub reason: UpstreamError,
-    /// No descriptor, no port, no memory, no route of ours: not the endpoint's fault.
+    /// No descriptor, no port, no memory: not the endpoint's fault.
     pub self_fault: bool,
     /// For the log, a fragment such as `connection refused`.
     pub detail: String,
+}
+
+/// How long the phases of opening a connection took, as far as they came to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Phases {
+    pub tcp: Option<Duration>,
+    /// `None` for a plain connection.
+    pub tls: Option<Duration>,
 }
 
 /// Opens a connection within `timeout` in total.
@@ -37,7 +47,17 @@ pub async fn open(
     certificates: &Certificates,
     timeout: Duration,
 ) -> Result<Stream, ConnectError> {
-    match tokio::time::timeout(timeout, open_unbounded(dial, certificates)).await {
+    open_timed(dial, certificates, timeout, &mut Phases::default()).await
+}
+
+/// The same, and writes down what took how long.
+pub async fn open_timed(
+    dial: Dial<'_>,
+    certificates: &Certificates,
+    timeout: Duration,
+    phases: &mut Phases,
+) -> Result<Stream, ConnectError> {
+    match tokio::time::timeout(timeout, open_unbounded(dial, certificates, phases)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError {
             reason: UpstreamError::ConnectTimeout,
@@ -50,10 +70,14 @@ pub async fn open(
 async fn open_unbounded(
     dial: Dial<'_>,
     certificates: &Certificates,
+    phases: &mut Phases,
 ) -> Result<Stream, ConnectError> {
+    let started = Instant::now();
     let tcp = TcpStream::connect(dial.address).await.map_err(|error| tcp_error(&error))?;
+    phases.tcp = Some(started.elapsed());
     // Without it the last segment of a message could wait for an acknowledgement.
     tcp.set_nodelay(true).map_err(|error| tcp_error(&error))?;
+    sys::report_icmp_errors(&tcp, dial.address.is_ipv6()).map_err(|error| tcp_error(&error))?;
     let Some((settings, host)) = dial.tls else {
         return Ok(Stream::Plain(tcp));
     };
@@ -64,6 +88,7 @@ async fn open_unbounded(
         .ok_or_else(|| tls_error("no TLS settings for this endpoint".to_owned()))?;
     let stream = TlsConnector::from(client).connect(name, tcp).await;
     let stream = stream.map_err(|error| handshake_error(&error))?;
+    phases.tls = Some(started.elapsed().saturating_sub(phases.tcp.unwrap_or_default()));
     Ok(Stream::Tls(Box::new(stream.into())))
 }
 
@@ -77,8 +102,6 @@ fn tcp_error(error: &io::Error) -> ConnectError {
                 | Errno::ADDRNOTAVAIL
                 | Errno::NOBUFS
                 | Errno::NOMEM
-                | Errno::NETUNREACH
-                | Errno::NETDOWN
                 | Errno::AGAIN
         )
     );
@@ -91,6 +114,21 @@ fn tcp_error(error: &io::Error) -> ConnectError {
     ConnectError { reason, self_fault, detail: plain_words(error) }
 }
 
+/// What an ICMP error said of an established connection, if it was one: a firewall or router on the
+/// way, or a host that is not there, refuses what is sent.
+pub fn rejected(error: &io::Error) -> Option<UpstreamError> {
+    match Errno::from_io_error(error)? {
+        Errno::CONNREFUSED => Some(UpstreamError::Refused),
+        Errno::HOSTUNREACH
+        | Errno::NETUNREACH
+        | Errno::NETDOWN
+        | Errno::HOSTDOWN
+        | Errno::ACCESS
+        | Errno::PERM => Some(UpstreamError::Unreachable),
+        _ => None,
+    }
+}
+
 fn handshake_error(error: &io::Error) -> ConnectError {
     let reset = matches!(
         error.kind(),
@@ -99,6 +137,10 @@ fn handshake_error(error: &io::Error) -> ConnectError {
             | io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionAborted
     );
+    if let Some(reason) = rejected(error) {
+        let detail = format!("rejected in the TLS handshake: {}", plain_words(error));
+        return ConnectError { reason, self_fault: false, detail };
+    }
     if reset {
         let detail = format!("connection closed in the TLS handshake: {}", plain_words(error));
         return ConnectError { reason: UpstreamError::Reset, self_fault: false, detail };
@@ -115,4 +157,36 @@ fn plain_words(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     text.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(errno: Errno) -> (UpstreamError, bool) {
+        let error = tcp_error(&errno.into());
+        (error.reason, error.self_fault)
+    }
+
+    #[test]
+    fn only_what_is_scarce_here_is_our_own_fault() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]
+        {
+            assert!(of(errno).1, "{errno:?}");
+        }
+        for errno in [Errno::NETUNREACH, Errno::NETDOWN, Errno::HOSTUNREACH] {
+            assert_eq!(of(errno), (UpstreamError::Unreachable, false), "{errno:?}");
+        }
+        assert_eq!(of(Errno::CONNREFUSED), (UpstreamError::Refused, false));
+    }
+
+    #[test]
+    fn what_icmp_says_of_an_established_connection_is_told_from_a_reset() {
+        let of = |errno: Errno| rejected(&errno.into());
+        assert_eq!(of(Errno::CONNREFUSED), Some(UpstreamError::Refused));
+        assert_eq!(of(Errno::HOSTUNREACH), Some(UpstreamError::Unreachable));
+        assert_eq!(of(Errno::PERM), Some(UpstreamError::Unreachable));
+        assert_eq!(of(Errno::CONNRESET), None);
+        assert_eq!(rejected(&io::ErrorKind::UnexpectedEof.into()), None);
+    }
 }

@@ -15,6 +15,8 @@ pub struct Connection {
 #[derive(Debug, Default)]
 pub struct Idle {
     slots: Vec<Slot>,
+    /// Some were taken or dropped since [`Idle::was_touched`].
+    touched: bool,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,7 @@ impl Idle {
             return None;
         }
         while let Some(mut kept) = slot.kept.pop() {
+            self.touched = true;
             if kept.expires > now_millis && !kept.connection.stream.has_input() {
                 return Some(kept.connection);
             }
@@ -49,7 +52,22 @@ impl Idle {
         None
     }
 
+    /// Keeps a connection, to be used next.
     pub fn put(&mut self, id: EndpointId, connection: Connection, expires: u64) {
+        if let Some(kept) = self.slot(id) {
+            kept.push(Kept { connection, expires });
+        }
+    }
+
+    /// Keeps a connection, to be used after all others.
+    pub fn put_first(&mut self, id: EndpointId, connection: Connection, expires: u64) {
+        if let Some(kept) = self.slot(id) {
+            kept.insert(0, Kept { connection, expires });
+        }
+    }
+
+    /// Where to keep another one; `None` if there are as many as may be.
+    fn slot(&mut self, id: EndpointId) -> Option<&mut Vec<Kept>> {
         let index = id.slot as usize;
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, Slot::default);
@@ -59,14 +77,27 @@ impl Idle {
             slot.kept.clear();
             slot.serial = id.serial;
         }
-        if slot.kept.len() < Self::MAX {
-            slot.kept.push(Kept { connection, expires });
-        }
+        (slot.kept.len() < Self::MAX).then_some(&mut slot.kept)
+    }
+
+    /// True where some were taken or dropped since it was last asked.
+    pub fn was_touched(&mut self) -> bool {
+        std::mem::take(&mut self.touched)
     }
 
     pub fn count(&self, id: EndpointId) -> usize {
         match self.slots.get(id.slot as usize) {
             Some(slot) if slot.serial == id.serial => slot.kept.len(),
+            _ => 0,
+        }
+    }
+
+    /// How many will still be kept at that moment.
+    pub fn lasting(&self, id: EndpointId, millis: u64) -> usize {
+        match self.slots.get(id.slot as usize) {
+            Some(slot) if slot.serial == id.serial => {
+                slot.kept.iter().filter(|kept| kept.expires > millis).count()
+            }
             _ => 0,
         }
     }
@@ -77,12 +108,14 @@ impl Idle {
             if slot.kept.is_empty() {
                 continue;
             }
+            let before = slot.kept.len();
             if is_gone(EndpointId { slot: index as u32, serial: slot.serial }) {
                 slot.kept = Vec::new();
             }
             slot.kept.retain_mut(|kept| {
                 kept.expires > now_millis && !kept.connection.stream.has_input()
             });
+            self.touched |= slot.kept.len() < before;
         }
     }
 

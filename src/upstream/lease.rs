@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::connect::{self, ConnectError, Dial};
 use super::idle::Connection;
+use crate::clock;
 use crate::config::Scheme;
 use crate::proxy::local::{Local, Snapshot};
 use crate::table::{Endpoint, Pool, Service};
@@ -110,11 +111,13 @@ pub async fn dial(local: &Local, in_flight: InFlight) -> Result<Lease, (InFlight
     };
     let dial = Dial { address: endpoint.config.address, tls };
     let timeout = chosen.service().config.timeouts.connect;
+    let began = clock::now();
     let opened = connect::open(dial, &local.certificates, timeout).await;
     let cells = endpoint.counters.workers.of(local.worker);
     match opened {
         Ok(stream) => {
             cells.connects.increment();
+            endpoint.live.connected(clock::now().saturating_sub(began));
             let connection = Connection { stream, written: 0 };
             Ok(Lease { connection, reused: false, in_flight })
         }

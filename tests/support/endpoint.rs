@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockFilter, SockRef};
 
 use super::wire::{self, Framing, Message};
 use super::{free_address, until};
@@ -87,9 +87,24 @@ impl Endpoint {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// As a host that is gone: whatever is sent to it from now on is neither acknowledged nor refused.
+    pub fn black_hole(&self) {
+        // `BPF_RET | BPF_K` with 0 bytes: the kernel drops every segment before TCP sees it.
+        let drop_all = [SockFilter::new(0x06, 0, 0, 0)];
+        SockRef::from(&*self.listener).attach_filter(&drop_all).unwrap();
+        for stream in lock(&self.shared.streams).iter().filter_map(Weak::upgrade) {
+            SockRef::from(&*stream).attach_filter(&drop_all).unwrap();
+        }
+    }
+
     /// As a killed process: nothing listens any more, and every connection ends at once.
     pub fn kill(&self) {
         let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
+        self.cut();
+    }
+
+    /// Ends every connection there is.
+    pub fn cut(&self) {
         for stream in lock(&self.shared.streams).drain(..).filter_map(|stream| stream.upgrade()) {
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -163,6 +178,24 @@ impl Conn {
             }
             self.fill()?;
         }
+    }
+
+    /// Whether the bytes to come begin with these; waits until that is clear.
+    pub fn starts_with(&mut self, bytes: &[u8]) -> bool {
+        while self.buf.len() < bytes.len() && bytes.starts_with(&self.buf) {
+            if self.fill().is_none() {
+                return false;
+            }
+        }
+        self.buf.starts_with(bytes)
+    }
+
+    /// Exactly so many of the next bytes.
+    pub fn take(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.buf.len() < length {
+            self.fill()?;
+        }
+        Some(self.buf.drain(..length).collect())
     }
 
     /// Sends; false if the other side is gone.

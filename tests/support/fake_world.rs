@@ -2,13 +2,13 @@
 //! plain text, and a clock that stands still.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use standfast::config::Secret;
-use standfast::config::check::{CertificateFacts, Problem, World};
+use standfast::config::check::{CertificateFacts, Problem, Spot, World};
 
 /// 2027-01-15.
 const NOW: i64 = 1_800_000_000;
@@ -18,6 +18,10 @@ const DAY: i64 = 86_400;
 /// of a CA `ca`.
 pub(crate) struct FakeWorld {
     pub(crate) files: HashMap<PathBuf, Vec<u8>>,
+    /// Folders in which files can be made.
+    pub(crate) folders: HashSet<PathBuf>,
+    /// Files and folders among them that are read-only.
+    pub(crate) sealed: HashSet<PathBuf>,
     pub(crate) env: HashMap<String, String>,
     pub(crate) hosts: HashMap<String, Vec<IpAddr>>,
     pub(crate) descriptors: u64,
@@ -27,6 +31,10 @@ impl Default for FakeWorld {
     fn default() -> Self {
         let mut world = Self {
             files: HashMap::new(),
+            folders: [".", "/tmp", "/var/log", "/var/lib/standfast", "/run/standfast"]
+                .map(PathBuf::from)
+                .into(),
+            sealed: HashSet::new(),
             env: HashMap::new(),
             hosts: HashMap::new(),
             descriptors: 1 << 20,
@@ -49,6 +57,14 @@ impl World for FakeWorld {
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "no such file");
         self.files.get(path).cloned().ok_or_else(missing)
+    }
+
+    fn look_at(&self, path: &Path) -> io::Result<Spot> {
+        let is_folder = self.folders.contains(path);
+        if !is_folder {
+            self.read_file(path)?;
+        }
+        Ok(Spot { is_folder, is_writable: !self.sealed.contains(path) })
     }
 
     fn env(&self, name: &str) -> Option<String> {

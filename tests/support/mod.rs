@@ -17,6 +17,7 @@ pub mod load;
 pub mod metrics;
 pub mod nginx;
 pub mod proxy;
+pub mod websocket;
 pub mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::{
-    Admin, CheckKind, Config, Failback, HealthCheck, HostPattern, Listener, Output, Pool, Route,
-    Service, TlsVersion, WhenNone,
+    Admin, CheckKind, Config, Failback, Failover, HealthCheck, HostPattern, Listener, Output, Pool,
+    Route, Service, TlsVersion, WhenNone,
 };
 
 const HIDDEN: &str = "(hidden)";
@@ -32,6 +32,8 @@ pub fn of(config: &Config, generation: u64) -> Value {
             "workers": config.process.workers.map_or_else(|| json!("auto"), |count| json!(count)),
             "lame_duck": duration(config.process.lame_duck),
             "drain_timeout": duration(config.process.drain_timeout),
+            "state_file": config.process.state_file,
+            "history_file": config.process.history_file,
         },
         "logging": {
             "level": format!("{:?}", config.logging.level).to_lowercase(),
@@ -98,28 +100,23 @@ fn route(route: &Route, config: &Config) -> Value {
         "hosts": route.hosts.iter().map(host).collect::<Vec<_>>(),
         "path_prefix": route.path_prefix,
         "service": config.services.get(route.service as usize).map(|service| &*service.name),
+        "idempotency_key": route.idempotency_key,
     })
 }
 
 fn service(service: &Service) -> Value {
-    let (mode, stable_for) = match service.failover.failback {
-        Failback::Auto { stable_for, .. } => ("auto", Some(duration(stable_for))),
-        Failback::Manual => ("manual", None),
-    };
     let timeouts = &service.timeouts;
+    let outlier_detection = service
+        .outlier_errors
+        .map_or(json!(false), |errors| json!({ "consecutive_errors": errors }));
     json!({
         "balance": match service.balance {
             crate::config::Balance::RoundRobin => "round_robin",
             crate::config::Balance::LeastRequests => "least_requests",
             crate::config::Balance::Random => "random",
         },
-        "failover": {
-            "failback": { "mode": mode, "stable_for": stable_for },
-            "when_none": match service.failover.when_none {
-                WhenNone::TryAll => "try_all",
-                WhenNone::Unavailable => "unavailable",
-            },
-        },
+        "failover": failover(&service.failover),
+        "outlier_detection": outlier_detection,
         "retries": {
             "attempts": service.retries.attempts,
             "budget": percent(service.retries.budget),
@@ -131,6 +128,30 @@ fn service(service: &Service) -> Value {
             "total": timeouts.total.map(duration),
         },
         "pools": service.pools.iter().map(|p| pool(p)).collect::<Vec<_>>(),
+    })
+}
+
+fn failover(failover: &Failover) -> Value {
+    let (mode, stable_for, ramp) = match failover.failback {
+        Failback::Auto { stable_for, ramp } => ("auto", Some(stable_for), Some(ramp)),
+        Failback::Manual => ("manual", None, None),
+    };
+    let (hold, sessions) = (&failover.hold, &failover.sessions);
+    json!({
+        "failback": {
+            "mode": mode,
+            "stable_for": stable_for.map(duration),
+            "ramp": ramp.map(duration),
+        },
+        "when_none": match failover.when_none {
+            WhenNone::TryAll => "try_all",
+            WhenNone::Unavailable => "unavailable",
+        },
+        "hold": { "time": duration(hold.time), "requests": hold.requests },
+        "sessions": {
+            "close_after": duration(sessions.close_after),
+            "spread": duration(sessions.spread),
+        },
     })
 }
 
@@ -155,6 +176,7 @@ fn pool(pool: &Pool) -> Value {
                 "verify": tls.verify,
             },
             "max_requests": pool.upstream.max_requests,
+            "warm": pool.upstream.warm,
         },
         "endpoints": endpoints.collect::<Vec<_>>(),
     })
@@ -231,5 +253,22 @@ mod tests {
         assert_eq!(app["pools"][0]["endpoints"][0]["url"], "http://10.0.1.10:80");
         assert_eq!(config["listeners"][0]["routes"][0]["service"], "app");
         assert_eq!(config["process"]["lame_duck"], "0s");
+    }
+
+    #[test]
+    fn what_decides_a_failover_is_shown_as_it_is_written() {
+        let mut config = fixture::config();
+        config.process.state_file = Some("/var/lib/standfast/state.json".into());
+        let shown = of(&config, 1);
+        assert_eq!(shown["process"]["state_file"], "/var/lib/standfast/state.json");
+        assert_eq!(shown["process"]["history_file"], Value::Null);
+        assert_eq!(shown["listeners"][0]["routes"][0]["idempotency_key"], false);
+        let app = &shown["services"]["app"];
+        let failback = json!({ "mode": "auto", "stable_for": "5m", "ramp": "0s" });
+        assert_eq!(app["failover"]["failback"], failback);
+        assert_eq!(app["failover"]["hold"], json!({ "time": "2s", "requests": 1000 }));
+        assert_eq!(app["failover"]["sessions"], json!({ "close_after": "30s", "spread": "10s" }));
+        assert_eq!(app["outlier_detection"], json!({ "consecutive_errors": 5 }));
+        assert_eq!(app["pools"][0]["upstream"]["warm"], 0);
     }
 }

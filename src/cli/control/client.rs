@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -16,8 +16,23 @@ use tokio::net::{TcpStream, UnixStream};
 use super::{Address, Client, Failure};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Longer than the server's own limit for an order, so that its answer comes first.
-const ANSWER_LIMIT: Duration = Duration::from_secs(65);
+
+/// How long an answer may take: longer than the server's own limit, so that its answer comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    Order,
+    Drill,
+}
+
+impl Limit {
+    fn time(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Order => 65,
+            Self::Drill => 1_360,
+        })
+    }
+}
+
 /// A status of some hundred thousand endpoints.
 const MOST_BODY: usize = 128 * 1024 * 1024;
 
@@ -36,14 +51,20 @@ impl Answer {
 
 impl Client {
     pub(super) fn get(&self, path: &str) -> Result<Answer, Failure> {
-        self.ask(Request::get(path).body(Full::default()))
+        self.ask(Method::GET, path, &Value::Null, Limit::Order)
     }
 
-    /// `Null` is no body.
-    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Answer, Failure> {
-        let bytes = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
-        self.ask(request.body(Full::new(bytes)))
+    /// `Null` is no body, here and below.
+    pub(super) fn post(&self, path: &str, body: &Value, limit: Limit) -> Result<Answer, Failure> {
+        self.ask(Method::POST, path, body, limit)
+    }
+
+    pub(super) fn put(&self, path: &str, body: &Value) -> Result<Answer, Failure> {
+        self.ask(Method::PUT, path, body, Limit::Order)
+    }
+
+    pub(super) fn delete(&self, path: &str, body: &Value) -> Result<Answer, Failure> {
+        self.ask(Method::DELETE, path, body, Limit::Order)
     }
 
     /// Somebody accepts connections at the address.
@@ -57,8 +78,20 @@ impl Client {
         wait(CONNECT_LIMIT, connect).is_ok()
     }
 
-    fn ask(&self, request: http::Result<Request<Full<Bytes>>>) -> Result<Answer, Failure> {
-        let mut request = request.map_err(|error| Failure(error.to_string()))?;
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        limit: Limit,
+    ) -> Result<Answer, Failure> {
+        let bytes = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(bytes))
+            .map_err(|error| Failure(error.to_string()))?;
         let host = match &self.address {
             Address::Unix(_) => "localhost",
             Address::Http(host) => host,
@@ -77,7 +110,7 @@ impl Client {
                 Address::Http(host) => exchange(TcpStream::connect(host.as_str()), request).await,
             }
         };
-        wait(ANSWER_LIMIT, exchange).map_err(|error| self.failure(&error))
+        wait(limit.time(), exchange).map_err(|error| self.failure(&error))
     }
 
     fn failure(&self, error: &io::Error) -> Failure {

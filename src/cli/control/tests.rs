@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::orders::{Drill, EndpointPath, SetMode, Switch};
 use super::*;
 use crate::admin::ready::{Phase, Readiness};
+use crate::admin::view::outlook::{Share, Stuck};
 use crate::admin::view::{Failover, Probe};
 use crate::admin::{Admin, Deps, bind};
 use crate::config::Secret;
 use crate::config::check::{Diagnostic, Severity};
-use crate::control::{Event, Reloaded, SwitchOrder};
+use crate::control::{DrillKind, DrillReport, Event, Reloaded, SwitchOrder};
 use crate::current::Current;
+use crate::failover::ramp::Tally;
+use crate::failover::record::{Cost, Stamp};
 use crate::observe::fixture;
 use crate::table::build;
 
@@ -39,8 +43,10 @@ fn start() -> Running {
     readiness.enter(Phase::Ready);
     let admin = Arc::new(std::sync::Mutex::new(None));
     let ending = Arc::clone(&admin);
+    let mut table = build::first(Arc::new(config), 1, Duration::ZERO);
+    table.services = fixture::table_with_record().services;
     let deps = Deps {
-        current: Current::new(build::first(Arc::new(config), 1, Duration::ZERO)),
+        current: Current::new(table),
         readiness,
         control: sender,
         // As a process with nothing in flight: it ends once the answer is out.
@@ -72,7 +78,60 @@ fn carry_out(event: Event) {
         Event::Switch { service, order: SwitchOrder { to, reason, .. }, reply } => {
             reply.send(Ok(format!("{service} now served by {to}: {reason}"))).unwrap();
         }
+        Event::Release { service, reason, reply } => {
+            let answer = match &*reason {
+                "refuse" => Err(format!("{service} is not held")),
+                reason => Ok(format!("{service} is released: {reason}")),
+            };
+            reply.send(answer).unwrap();
+        }
+        Event::Mode { service, order, reply } => {
+            let (endpoint, mode) = (order.endpoint, order.mode.label());
+            reply.send(Ok(format!("{endpoint} of {service} is {mode}"))).unwrap();
+        }
+        Event::Drill { service, order, reply } => {
+            let passed = order.kind != DrillKind::Full;
+            let aborted = (!passed).then(|| order.reason.clone());
+            let report = DrillReport {
+                service,
+                from: "standby".to_owned(),
+                to: "hot".to_owned(),
+                kind: order.kind,
+                passed,
+                aborted,
+                began: Stamp(0),
+                ended: Stamp(0),
+                proof_micros: 1_500,
+                switch_micros: None,
+                target: Tally::default(),
+                serving: Tally::default(),
+                evidence: Vec::new(),
+                records: Vec::new(),
+                cost: Cost::default(),
+            };
+            reply.send(Ok(report)).unwrap();
+        }
         other => panic!("not expected: {other:?}"),
+    }
+}
+
+const PLAIN: Format = Format { json: false, paint: Paint(false) };
+const JSON: Format = Format { json: true, paint: Paint(false) };
+
+fn move_to(service: &str, to: &str, hold: bool) -> Switch {
+    let (service, to) = (service.to_owned(), to.to_owned());
+    Switch { service, to, reason: "upgrade".to_owned(), hold, force: false }
+}
+
+fn drill_of(full: bool) -> Drill {
+    Drill {
+        service: "app".to_owned(),
+        decision: false,
+        share: None,
+        full,
+        max_errors: None,
+        watch: None,
+        reason: Some("monthly".to_owned()),
     }
 }
 
@@ -124,10 +183,10 @@ fn the_address_of_a_configuration_can_be_connected_to() {
 fn status_is_a_page_for_people_and_json_for_programs() {
     let running = start();
     for client in [&running.socket, &running.tcp] {
-        let page = printed(|out| status(client, false, out)).unwrap();
-        assert!(page.contains("service app: hot serves\n"), "{page}");
-        let json = printed(|out| status(client, true, out)).unwrap();
-        assert_eq!(serde_json::from_str::<Status>(&json).unwrap().services[0].serving, "hot");
+        let page = printed(|out| status(client, PLAIN, out)).unwrap();
+        assert!(page.contains("service app: standby serves\n"), "{page}");
+        let json = printed(|out| status(client, JSON, out)).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&json).unwrap().services[0].serving, "standby");
     }
 }
 
@@ -148,12 +207,81 @@ fn a_reload_tells_what_changed_or_fails_with_every_diagnostic() {
 #[test]
 fn a_change_over_tcp_needs_the_token() {
     let mut running = start();
-    let ask = |client: &Client| printed(|out| switch(client, "app", "standby", "drill", out));
+    let order = move_to("app", "standby", false);
+    let ask = |client: &Client| printed(|out| orders::switch(client, &order, out));
     assert!(ask(&running.tcp).unwrap_err().contains("admin.token"));
     running.tcp.token = Some("secret\n".to_owned());
-    assert_eq!(ask(&running.tcp).unwrap(), "app now served by standby: drill\n");
-    let unknown = printed(|out| switch(&running.tcp, "a/b", "standby", "drill", out));
+    assert_eq!(
+        ask(&running.tcp).unwrap(),
+        "app now served by standby: upgrade\n\
+         it stays until health forces a move, or `standfast release app`\n\
+         next: `standfast status`, `standfast history app`\n"
+    );
+    let unknown = move_to("a/b", "standby", false);
+    let unknown = printed(|out| orders::switch(&running.tcp, &unknown, out));
     assert_eq!(unknown.unwrap_err(), "no service \"a/b\"; there are: app");
+}
+
+#[test]
+fn each_change_says_what_it_did_and_how_to_undo_it() {
+    let running = start();
+    let client = &running.socket;
+    let held = printed(|out| orders::switch(client, &move_to("app", "hot", true), out)).unwrap();
+    assert!(held.contains("until `standfast release app`\n"), "{held}");
+    let release = |reason| printed(|out| orders::release(client, "app", reason, out));
+    let released = release(Some("done")).unwrap();
+    assert!(released.starts_with("app is released: done\nfrom now on"), "{released}");
+    assert!(released.contains("  next: back to hot"), "{released}");
+    assert_eq!(release(Some("refuse")).unwrap_err(), "app is not held");
+    assert!(release(None).is_ok());
+    let set = |endpoint: &str| {
+        let endpoint: EndpointPath = endpoint.parse().unwrap();
+        let (mode, reason) = ("drain".to_owned(), "disk".to_owned());
+        printed(|out| orders::mode(client, &SetMode { endpoint, mode, reason, force: false }, out))
+    };
+    let drained = set("app/hot/10.0.1.10:80").unwrap();
+    assert!(drained.starts_with("10.0.1.10:80 of app is drain\n"), "{drained}");
+    assert!(drained.contains("undo: `standfast mode app/hot/10.0.1.10:80 active"), "{drained}");
+    assert!(set("app/hot/10.0.1.99:80").unwrap_err().contains("there are: 10.0.1.10:80"));
+}
+
+#[test]
+fn a_drill_that_does_not_pass_fails_after_its_report() {
+    let running = start();
+    let ask = |full, format, out: &mut dyn Write| {
+        orders::drill(&running.socket, &drill_of(full), format, out)
+    };
+    let told = printed(|out| ask(false, PLAIN, out)).unwrap();
+    assert!(told.starts_with("drill of app: hot could take over now\n"), "{told}");
+    let json = printed(|out| ask(false, JSON, out)).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["kind"], "decision");
+    let mut out = Vec::new();
+    let failure = ask(true, PLAIN, &mut out).unwrap_err();
+    assert_eq!(failure.to_string(), "the drill did not pass");
+    let told = String::from_utf8(out).unwrap();
+    assert!(told.starts_with("drill of app: hot could NOT take over: monthly\n"), "{told}");
+}
+
+#[test]
+fn records_are_lines_stories_or_json() {
+    let running = start();
+    let client = &running.socket;
+    let list = |service, format| printed(|out| records::history(client, service, 5, format, out));
+    let lines = list(Some("app"), PLAIN).unwrap();
+    assert!(lines.lines().nth(1).unwrap().starts_with("app-1  "), "{lines}");
+    let json: Value = serde_json::from_str(&list(None, JSON).unwrap()).unwrap();
+    assert_eq!(json["failovers"][0]["id"], "app-1");
+    assert!(list(Some("web"), PLAIN).unwrap_err().contains("there are: app"));
+    let tell = |id, format| printed(|out| records::explain(client, id, format, out));
+    let story = tell("app-1", PLAIN).unwrap();
+    assert!(story.starts_with("app-1: app moved from hot to standby\n"), "{story}");
+    assert!(
+        story
+            .ends_with("could take over now: NO, 0 of 2 endpoints up, needs 1 (2 not known yet)\n")
+    );
+    let json: Value = serde_json::from_str(&tell("app-1", JSON).unwrap()).unwrap();
+    assert_eq!(json["cost"]["rescued"]["not_sent"], 895);
+    assert!(tell("app-9", PLAIN).unwrap_err().contains("no failover"));
 }
 
 #[test]
@@ -161,7 +289,7 @@ fn a_drain_waits_until_the_process_is_gone() {
     let running = start();
     let told = printed(|out| drain(&running.socket, out)).unwrap();
     assert!(told.starts_with("draining") && told.contains("\nstopped after "), "{told}");
-    let gone = printed(|out| status(&running.socket, false, out)).unwrap_err();
+    let gone = printed(|out| status(&running.socket, PLAIN, out)).unwrap_err();
     assert!(gone.contains("is it running?"), "{gone}");
     assert!(running.admin.lock().unwrap().is_none());
 }
@@ -185,6 +313,7 @@ fn a_status_fits_into_80_columns() {
         detection_seconds: 0.3,
     });
     service.failovers_total = 1;
+    service.requests_holding = 3;
     let pool = &mut service.pools[0];
     (pool.unknown, pool.up, pool.down) = (0, 0, 2);
     pool.endpoints[0].verdict = "down".into();
@@ -192,10 +321,22 @@ fn a_status_fits_into_80_columns() {
     pool.endpoints[1].name = "an-endpoint-with-a-long-name.cluster.example.com:8443".into();
     pool.endpoints[1].verdict = "up".into();
     pool.endpoints[1].in_flight = 1234;
+    pool.endpoints[1].mode = "drain".into();
+    pool.endpoints[1].doubted = true;
+    pool.off = 1;
+    service.held = true;
+    service.order_reason = Some("the disks of hot are being replaced, ask Kim".into());
+    service.share = Some(Share {
+        pool: "standby".into(),
+        percent: 5.0,
+        complete: None,
+        complete_in_seconds: Some(42.0),
+    });
+    service.trouble = Some(Stuck { kind: "held".into(), why: "hot is lost, but held".into() });
     let at = String::new();
     pool.endpoints[1].last_probe =
         Some(Probe { success: true, at, seconds_ago: 0.3, duration_ms: 1.2 });
-    let page = text::status(&status);
+    let page = text::status::status(&status, Paint(false));
     let expected = "\
 standfast 0.1.0, ready, up 1 d 3 h
 configuration 1 (0123456789abcdef)
@@ -203,13 +344,19 @@ configuration 1 (0123456789abcdef)
 service app: hot serves
   for 3 m 12 s, since 2023-11-13 18:26:41 UTC
   because: first in priority
-  requests rescued 0, lost 0
+  HELD by an operator: the disks of hot are being replaced, ask Kim
+  TROUBLE: hot is lost, but held
+  5 % of new requests go to standby first, all of them in 42 s
+  standby could take over now: NO, 0 of 2 endpoints up, needs 1 (2 not known
+    yet)
+  requests rescued 0, held 0, lost 0, 3 wait now
   failovers 1, the last 3 m 12 s ago: hot to standby (health)
-  * pool hot: NOT available, 0 of 2 up, needs 1
+  * pool hot: NOT available, 0 of 2 up (1 drained or off), needs 1
       10.0.1.10:80                down for 1 d 3 h: connection refused
         connection refused connection refused connection refused connection
         refused \u{fffd}[31m
-      an-endpoint-with-a-long-n…  up for 1 d 3 h, 1234 in flight, probe 1.2 ms
+      an-endpoint-with-a-long-n…  DRAIN, up for 1 d 3 h, avoided for the moment,
+        1234 in flight, probe 1.2 ms
     pool standby: not known yet, 0 of 2 up, needs 1
       10.0.2.10:80                unknown for 1 d 3 h, not probed
       10.0.2.11:80                unknown for 1 d 3 h, not probed

@@ -1,100 +1,74 @@
 //! ● What the control commands print for people, in 80 columns.
+//!
+//! [`status`] is one page, [`history`] a line for each move, [`explain`] one move as a story,
+//! [`drill`] a rehearsal; here is what they share.
+
+pub(super) mod drill;
+pub(crate) mod explain;
+pub(super) mod history;
+pub(super) mod status;
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::admin::view::{Endpoint, Listener, Pool, Service, Status};
+use crate::failover::record::Stamp;
+use crate::observe::calendar;
 
 const COLUMNS: usize = 80;
-/// The widest column of endpoint names; longer ones are cut.
-const MOST_NAME: usize = 26;
 
-/// A status, each service with its pools and endpoints. Writing to a string cannot fail.
-pub(super) fn status(status: &Status) -> String {
-    let mut out = String::new();
-    let Status { version, phase, generation, digest, .. } = status;
-    let up = duration(status.uptime_seconds);
-    line(&mut out, &format!("standfast {version}, {phase}, up {up}"));
-    line(&mut out, &format!("configuration {generation} ({digest})"));
-    for service in &status.services {
-        out.push('\n');
-        service_lines(&mut out, service);
-    }
-    if !status.listeners.is_empty() {
-        out.push('\n');
-    }
-    status.listeners.iter().for_each(|listener| listener_line(&mut out, listener));
-    out
-}
+/// Colours, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Paint(pub(crate) bool);
 
-fn service_lines(out: &mut String, service: &Service) {
-    let Service { name, serving, why, since, .. } = service;
-    let held = duration(service.since_seconds);
-    let since = since.split_once('.').map_or(&**since, |(seconds, _)| seconds).replace('T', " ");
-    if service.none_available {
-        line(out, &format!("service {name}: NO POOL IS AVAILABLE ({serving} is assigned)"));
-    } else {
-        line(out, &format!("service {name}: {serving} serves"));
-    }
-    line(out, &format!("  for {held}, since {since} UTC"));
-    line(out, &format!("  because: {why}"));
-    let (rescued, lost) = (service.requests_rescued_total, service.requests_lost_total);
-    line(out, &format!("  requests rescued {rescued}, lost {lost}"));
-    if let Some(last) = &service.last_failover {
-        let (total, ago) = (service.failovers_total, duration(last.seconds_ago));
-        let route = format!("{} to {} ({})", last.from, last.to, last.cause);
-        line(out, &format!("  failovers {total}, the last {ago} ago: {route}"));
-    }
-    let endpoints = service.pools.iter().flat_map(|pool| &pool.endpoints);
-    let widest = endpoints.map(|endpoint| endpoint.name.chars().count()).max().unwrap_or(0);
-    service.pools.iter().for_each(|pool| pool_lines(out, pool, widest.min(MOST_NAME)));
-}
-
-fn pool_lines(out: &mut String, pool: &Pool, width: usize) {
-    let mark = if pool.active { '*' } else { ' ' };
-    let available = match pool.available {
-        true => "available",
-        false if pool.unknown > 0 && pool.up + pool.unknown >= pool.min_healthy as usize => {
-            "not known yet"
+impl Paint {
+    /// Select Graphic Rendition (ECMA-48 section 8.3.117) around each line of a text.
+    fn with(self, code: &str, text: &str) -> String {
+        if !self.0 {
+            return text.to_owned();
         }
-        false => "NOT available",
-    };
-    let Pool { name, up, min_healthy, .. } = pool;
-    let count = pool.endpoints.len();
-    line(
-        out,
-        &format!("  {mark} pool {name}: {available}, {up} of {count} up, needs {min_healthy}"),
-    );
-    pool.endpoints.iter().for_each(|endpoint| endpoint_line(out, endpoint, width));
+        text.lines().map(|line| format!("\x1b[{code}m{line}\x1b[0m\n")).collect()
+    }
+
+    fn good(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    fn bad(self, text: &str) -> String {
+        self.with("1;31", text)
+    }
+
+    fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
 }
 
-fn endpoint_line(out: &mut String, endpoint: &Endpoint, width: usize) {
-    let name = cut(&clean(&endpoint.name), width);
-    let held = duration(endpoint.since_seconds);
-    let mut told = format!("      {name:width$}  {} for {held}", endpoint.verdict);
-    if endpoint.in_flight > 0 || endpoint.verdict == "up" {
-        let _ = write!(told, ", {} in flight", endpoint.in_flight);
-    }
-    match (&endpoint.reason, &endpoint.last_probe) {
-        (Some(reason), _) if endpoint.verdict == "down" => {
-            let _ = write!(told, ": {reason}");
-        }
-        (_, Some(probe)) if probe.success => {
-            let _ = write!(told, ", probe {:.1} ms", probe.duration_ms);
-        }
-        (_, Some(_)) => told.push_str(", probe failed"),
-        (_, None) => told.push_str(", not probed"),
-    }
-    wrapped(out, &told);
+/// When it is, and how far the clock on the wall is ahead of UTC at any time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    pub(crate) now: Stamp,
+    /// Unix seconds → seconds east of UTC.
+    pub(crate) offset: fn(u64) -> i64,
 }
 
-fn listener_line(out: &mut String, listener: &Listener) {
-    let Listener { name, bind, connections_active, connections_total, .. } = listener;
-    let protocol = if listener.tls { "https" } else { "http" };
-    let at = if name == bind { bind.clone() } else { format!("{name} at {bind}") };
-    let connections = format!("{connections_active} connections, {connections_total} in total");
-    line(out, &format!("listener {at}: {protocol}, {connections}"));
+impl Clock {
+    /// `2026-11-20 21:28:02`, on the wall.
+    fn local(self, at: Stamp) -> String {
+        let unix = at.0 / 1_000_000;
+        let wall = unix.saturating_add_signed((self.offset)(unix));
+        let mut out = Vec::with_capacity(19);
+        calendar::date(&mut out, wall);
+        String::from_utf8_lossy(&out).replace('T', " ")
+    }
+
+    /// Seconds.
+    fn age(self, at: Stamp) -> f64 {
+        self.now.since(at).as_secs_f64()
+    }
 }
 
 /// What a reload changed.
@@ -157,16 +131,22 @@ fn line(out: &mut String, text: &str) {
     out.push('\n');
 }
 
-/// As [`line`], but what does not fit goes on in lines of its own: the end of a reason often is the
-/// part that matters.
-fn wrapped(out: &mut String, text: &str) {
-    const INDENT: &str = "        ";
+/// [`line()`] by itself.
+fn one(text: &str) -> String {
+    let mut out = String::new();
+    line(&mut out, text);
+    out
+}
+
+/// As [`line()`], but what does not fit goes on in lines of its own, which begin with `indent`: the
+/// end of a reason often is the part that matters.
+fn wrapped(out: &mut String, indent: &str, text: &str) {
     let mut rest = clean(text);
     while let Some((end, _)) = rest.char_indices().nth(COLUMNS) {
         // A break within the indent would take nothing.
-        let Some(at) = rest[..=end].rfind(' ').filter(|at| *at > INDENT.len()) else { break };
+        let Some(at) = rest[..=end].rfind(' ').filter(|at| *at > indent.len()) else { break };
         line(out, &rest[..at]);
-        rest = format!("{INDENT}{}", &rest[at + 1..]);
+        rest = format!("{indent}{}", &rest[at + 1..]);
     }
     line(out, &rest);
 }
@@ -177,4 +157,31 @@ fn cut(text: &str, width: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Digits in groups of three.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `3 requests`, `1 request`.
+fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
+/// A short time: `0.8 ms`, `42 ms`, `1.2 s`.
+fn millis(micros: u64) -> String {
+    match micros {
+        0..10_000 => format!("{:.1} ms", micros as f64 / 1e3),
+        10_000..1_000_000 => format!("{} ms", micros / 1_000),
+        _ => duration(micros as f64 / 1e6),
+    }
 }

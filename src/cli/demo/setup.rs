@@ -13,7 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::app::{self, Running};
 use crate::cli::load::RealWorld;
 use crate::config::Secret;
-use crate::config::check::{CertificateFacts, Checked, Diagnostic, Problem, World, check};
+use crate::config::check::{CertificateFacts, Checked, Diagnostic, Problem, Spot, World, check};
 use crate::config::diff;
 use crate::control::Source;
 use crate::tls::provider;
@@ -145,6 +145,10 @@ impl World for InMemory {
             Some("demo.key") => Ok(self.key.clone().into_bytes()),
             _ => RealWorld.read_file(path),
         }
+    }
+
+    fn look_at(&self, path: &Path) -> io::Result<Spot> {
+        RealWorld.look_at(path)
     }
 
     fn env(&self, name: &str) -> Option<String> {

@@ -1,11 +1,10 @@
 //! ● The process as a whole: admin server, threads, stopping, logs.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::World;
 use super::reader::Reader;
+use super::writes::{self, Writing};
 use crate::config::file::{self, Item};
 use crate::config::units::{quote, wrong};
 use crate::config::{AccessLog, Admin, Level, LogFormat, Logging, Output, Process, Secret};
@@ -25,7 +24,8 @@ pub(super) fn admin(reader: &Reader<'_>, item: Option<Item<'_>>) -> Admin {
     let Some(table) = item.and_then(|item| item.table(&file::ADMIN)) else {
         return admin;
     };
-    admin.socket = table.get("socket").and_then(|item| item.text()).map(PathBuf::from);
+    let socket = table.get("socket");
+    admin.socket = socket.and_then(|item| writes::path(reader, &item, Writing::Replaced));
     admin.token = table.get("token").and_then(|item| token(reader, &item));
     let Some(item) = table.get("listen") else {
         return admin;
@@ -60,7 +60,7 @@ fn token(reader: &Reader<'_>, item: &Item<'_>) -> Option<Secret> {
     None
 }
 
-pub(super) fn process(item: Option<Item<'_>>, world: &dyn World) -> Process {
+pub(super) fn process(reader: &Reader<'_>, item: Option<Item<'_>>) -> Process {
     let table = item.and_then(|item| item.table(&file::PROCESS));
     let get = |key| table.as_ref()?.get(key);
     let duration = |key, default| {
@@ -68,24 +68,26 @@ pub(super) fn process(item: Option<Item<'_>>, world: &dyn World) -> Process {
     };
     let workers = get("workers").filter(|item| !item.is("auto")).and_then(|item| {
         let workers = u16::try_from(item.integer(1..=1024)?).ok()?;
-        if usize::from(workers) > world.cores() {
+        let cores = reader.world.cores();
+        if usize::from(workers) > cores {
             item.warn(
-                format!("{workers} workers share {} usable cores", world.cores()),
+                format!("{workers} workers share {cores} usable cores"),
                 "write `auto`: one worker for each usable core",
             );
         }
         Some(workers)
     });
+    let file = |key| writes::path(reader, &get(key)?, Writing::Replaced);
     Process {
         workers,
         lame_duck: duration("lame_duck", Duration::ZERO),
         drain_timeout: duration("drain_timeout", Duration::from_secs(30)),
-        state_file: None,
-        history_file: None,
+        state_file: file("state_file"),
+        history_file: file("history_file"),
     }
 }
 
-pub(super) fn logging(item: Option<Item<'_>>) -> Logging {
+pub(super) fn logging(reader: &Reader<'_>, item: Option<Item<'_>>) -> Logging {
     let table = item.and_then(|item| item.table(&file::LOGGING));
     let get = |key| table.as_ref()?.get(key);
     let levels = [
@@ -100,12 +102,12 @@ pub(super) fn logging(item: Option<Item<'_>>) -> Logging {
         format: get("format")
             .and_then(|item| item.choice(&formats, &[]))
             .unwrap_or(LogFormat::Json),
-        access_log: get("access_log").and_then(access_log),
+        access_log: get("access_log").and_then(|item| access_log(reader, item)),
     }
 }
 
 /// A mapping, `true` for all of it, or `false`.
-fn access_log(item: Item<'_>) -> Option<AccessLog> {
+fn access_log(reader: &Reader<'_>, item: Item<'_>) -> Option<AccessLog> {
     let whole = AccessLog { output: Output::Stdout, sample: 1.0 };
     if !item.is_map() {
         return item.flag()?.then_some(whole);
@@ -113,13 +115,13 @@ fn access_log(item: Item<'_>) -> Option<AccessLog> {
     let table = item.table(&file::ACCESS_LOG)?;
     let sample = table.get("sample").and_then(|item| item.parse(units::percentage));
     Some(AccessLog {
-        output: table.get("output").and_then(output).unwrap_or(whole.output),
+        output: table.get("output").and_then(|item| output(reader, &item)).unwrap_or(whole.output),
         sample: sample.unwrap_or(whole.sample),
     })
 }
 
-fn output(item: Item<'_>) -> Option<Output> {
-    item.parse(|text| match text {
+fn output(reader: &Reader<'_>, item: &Item<'_>) -> Option<Output> {
+    let output = item.parse(|text| match text {
         "stdout" => Ok(Output::Stdout),
         "stderr" => Ok(Output::Stderr),
         path if path.contains('/') => Ok(Output::File(path.into())),
@@ -127,5 +129,9 @@ fn output(item: Item<'_>) -> Option<Output> {
             format!("{} is neither `stdout`, `stderr` nor a path", quote(text)),
             format!("write `stdout`, `stderr`, or a path with a slash, e.g. `./{text}`"),
         ),
-    })
+    })?;
+    if let Output::File(_) = &output {
+        writes::path(reader, item, Writing::Appended);
+    }
+    Some(output)
 }

@@ -1,6 +1,7 @@
 //! ● What only shows when parts are seen together: clashing binds, unused services, descriptors.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::listeners::ReadListener;
 use super::services::ReadService;
@@ -84,10 +85,12 @@ pub(super) fn descriptors(
     workers: usize,
     limit: u64,
 ) {
-    // Each worker has a socket of its own for every listener; each endpoint has one probe.
+    // Each worker has a socket of its own for every listener; each endpoint has one probe and the
+    // connections that are kept ready.
     let pools = services.iter().filter_map(|read| read.service.as_ref()).flat_map(|s| &s.pools);
-    let probes: u64 = pools.map(|pool: &std::sync::Arc<Pool>| pool.endpoints.len() as u64).sum();
-    let fixed = RESERVE + probes + (listeners.len() * workers) as u64;
+    let of_pool =
+        |pool: &Arc<Pool>| pool.endpoints.len() as u64 * (1 + u64::from(pool.upstream.warm));
+    let fixed = RESERVE + pools.map(of_pool).sum::<u64>() + (listeners.len() * workers) as u64;
     // A request holds two: the client's and the endpoint's.
     let of = |read: &ReadListener<'_>| {
         let connections = u64::from(read.listener.limits.max_connections);

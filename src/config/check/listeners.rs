@@ -207,6 +207,7 @@ fn route(item: &Item<'_>, known: &Known<'_, '_>, taken: &mut Taken) -> Option<Ro
         .into_iter()
         .filter_map(|item| Some((item.parse(names::host_pattern)?, item)))
         .collect();
+    let idempotency_key = idempotency_key(&table, known, service).unwrap_or(false);
     let path_prefix = prefix?;
     if hosts.is_empty() && !table.has("hosts") {
         take(taken, None, &path_prefix, &table.item);
@@ -215,7 +216,26 @@ fn route(item: &Item<'_>, known: &Known<'_, '_>, taken: &mut Taken) -> Option<Ro
         take(taken, Some(host.clone()), &path_prefix, item);
     }
     let hosts = hosts.into_iter().map(|(host, _)| host).collect();
-    Some(Route { hosts, path_prefix, service: service?, idempotency_key: false })
+    Some(Route { hosts, path_prefix, service: service?, idempotency_key })
+}
+
+fn idempotency_key(table: &Table<'_>, known: &Known<'_, '_>, service: Option<u32>) -> Option<bool> {
+    let item = table.get("idempotency_key")?;
+    let wanted = item.flag()?;
+    let read = service.and_then(|index| known.services.get(usize::try_from(index).ok()?));
+    let service = read.and_then(|read| read.service.as_ref());
+    if let (true, Some(service)) = (wanted, service)
+        && service.retries.attempts == 0
+    {
+        item.warn(
+            format!(
+                "`idempotency_key` has no effect: `retries.attempts` of {} is 0",
+                quote(&service.name)
+            ),
+            "raise `retries.attempts` of the service, or remove `idempotency_key`",
+        );
+    }
+    Some(wanted)
 }
 
 /// Reports a host and prefix that an earlier route has: this one would never be reached.

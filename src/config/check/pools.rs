@@ -146,10 +146,21 @@ fn upstream(reader: &Reader<'_>, layers: &Layers<'_>) -> Upstream {
         u32::try_from(item.integer(1..=1_000_000)?).ok()
     };
     let limits = [most("max_connections"), most("max_requests")];
+    let max_requests = limits.into_iter().flatten().min().unwrap_or(1024);
+    let warm = layers.get("warm").and_then(|item| {
+        let warm = u32::try_from(item.integer(0..=64)?).ok()?;
+        if warm > max_requests {
+            item.warn(
+                format!("`warm` keeps {warm} connections where {max_requests} may be in use"),
+                format!("write at most `{max_requests}`, or allow more requests"),
+            );
+        }
+        Some(warm)
+    });
     Upstream {
         tls: tls::of_upstream(reader, &layers.under("tls", &file::UPSTREAM_TLS)),
-        max_requests: limits.into_iter().flatten().min().unwrap_or(1024),
-        warm: 0,
+        max_requests,
+        warm: warm.unwrap_or(0),
     }
 }
 

@@ -20,12 +20,15 @@ pub(super) struct Reader<'a> {
     /// A certificate of many listeners is read once.
     files: RefCell<HashMap<PathBuf, Content>>,
     digest: RefCell<Digest>,
+    /// Files the process will write → the line that names them.
+    pub(super) written: RefCell<HashMap<PathBuf, usize>>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &str, world: &'a dyn World, report: &'a Report<'a>) -> Self {
         let digest = RefCell::new(Digest::new(text.as_bytes()));
-        Self { world, report, files: RefCell::default(), digest }
+        let (files, written) = (RefCell::default(), RefCell::default());
+        Self { world, report, files, digest, written }
     }
 
     pub(super) fn digest(&self) -> String {

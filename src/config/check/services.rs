@@ -8,10 +8,12 @@ use super::admin::{DAY, MILLI};
 use super::reader::Reader;
 use super::{health, pools};
 use crate::config::file::{self, Item, Table};
-use crate::config::units::{self, quote, wrong};
+use crate::config::units::{self, Period, quote, wrong};
 use crate::config::{
     Balance, Failback, Failover, Hold, Retries, Service, Sessions, Timeouts, WhenNone, names,
 };
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A service as far as it could be read.
 pub(super) struct ReadService<'a> {
@@ -48,7 +50,8 @@ fn service(reader: &Reader<'_>, name: &str, table: &Table<'_>) -> Option<Service
         ("random", Balance::Random),
     ];
     let balance = table.get("balance").and_then(|item| item.choice(&policies, &["hash"]));
-    no_outlier_detection(table);
+    let outlier_errors =
+        table.get("outlier_detection").map_or(Some(5), |item| outlier_errors(&item));
     let check = table.get("health_check").and_then(|item| health::layer(&item));
     if let Some(check) = &check {
         health::read_alone(check);
@@ -69,20 +72,29 @@ fn service(reader: &Reader<'_>, name: &str, table: &Table<'_>) -> Option<Service
         name: name.into(),
         balance: balance.unwrap_or(Balance::LeastRequests),
         failover,
-        outlier_errors: Some(5),
+        outlier_errors,
         retries,
         timeouts,
         pools,
     })
 }
 
-fn no_outlier_detection(table: &Table<'_>) {
-    if let Some(item) = table.get("outlier_detection").filter(|item| !item.is("false")) {
-        item.error(
-            "`outlier_detection` is not available yet",
-            "remove `outlier_detection`, or write `false`",
-        );
+/// A mapping, `true` for the default, or `false`: none.
+fn outlier_errors(item: &Item<'_>) -> Option<u32> {
+    const DEFAULT: Option<u32> = Some(5);
+    if !item.is_map() {
+        let read = item.parse(|text| match text {
+            "true" => Ok(DEFAULT),
+            "false" => Ok(None),
+            _ => wrong(
+                format!("expected a mapping or `false`, found {}", quote(text)),
+                "write `{ consecutive_errors: 5 }`, or `false` to turn it off",
+            ),
+        });
+        return read.unwrap_or(DEFAULT);
     }
+    let errors = item.table(&file::OUTLIER_DETECTION)?.get("consecutive_errors");
+    errors.and_then(|item| u32::try_from(item.integer(1..=1000)?).ok()).or(DEFAULT)
 }
 
 /// How many endpoints make a pool available.
@@ -133,8 +145,8 @@ fn failover(table: Option<&Table<'_>>) -> Failover {
         when_none: get("when_none")
             .and_then(|item| item.choice(&when_none, &[]))
             .unwrap_or(WhenNone::TryAll),
-        hold: Hold::default(),
-        sessions: Sessions::default(),
+        hold: hold(get("hold")),
+        sessions: sessions(get("sessions")),
     }
 }
 
@@ -144,19 +156,58 @@ fn failback(table: Option<&Table<'_>>) -> Failback {
         let modes = [("auto", false), ("manual", true)];
         item.choice(&modes, &[])
     });
-    let stable_for = get("stable_for").and_then(|item| {
+    let time = |key| {
+        let item = get(key)?;
         if manual == Some(true) {
-            item.warn("`stable_for` has no effect with `mode: manual`", "remove `stable_for`");
+            item.warn(
+                format!("`{key}` has no effect with `mode: manual`"),
+                format!("remove `{key}`"),
+            );
         }
-        item.duration(Duration::ZERO..=DAY)
+        Some((item.duration(Duration::ZERO..=DAY)?, item))
+    };
+    let (stable_for, ramp) = (time("stable_for"), time("ramp"));
+    if manual == Some(true) {
+        return Failback::Manual;
+    }
+    let stable_for = stable_for.map_or(Duration::from_secs(5 * 60), |(time, _)| time);
+    let default = (stable_for / 5).min(MINUTE);
+    let ramp = ramp.map_or(default, |(ramp, item)| {
+        if ramp > stable_for {
+            let (ramp, stable_for) = (Period(ramp), Period(stable_for));
+            item.warn(
+                format!("`ramp` {ramp} is longer than `stable_for` {stable_for}"),
+                "a pool should prove itself for longer than it takes to return: lengthen \
+                 `stable_for`, or shorten `ramp`",
+            );
+        }
+        ramp
     });
-    match manual {
-        Some(true) => Failback::Manual,
-        _ => {
-            let stable_for = stable_for.unwrap_or(Duration::from_secs(5 * 60));
-            let ramp = (stable_for / 5).min(Duration::from_secs(60));
-            Failback::Auto { stable_for, ramp }
+    Failback::Auto { stable_for, ramp }
+}
+
+fn hold(item: Option<Item<'_>>) -> Hold {
+    let table = item.and_then(|item| item.table(&file::HOLD));
+    let get = |key| table.as_ref()?.get(key);
+    let default = Hold::default();
+    let time = get("time").and_then(|item| item.duration(Duration::ZERO..=MINUTE));
+    let requests = get("requests").and_then(|item| {
+        if time == Some(Duration::ZERO) {
+            item.warn("`requests` has no effect with `time: 0s`", "remove `requests`");
         }
+        u32::try_from(item.integer(1..=100_000)?).ok()
+    });
+    let (time, requests) = (time.unwrap_or(default.time), requests.unwrap_or(default.requests));
+    Hold { time, requests }
+}
+
+fn sessions(item: Option<Item<'_>>) -> Sessions {
+    let table = item.and_then(|item| item.table(&file::SESSIONS));
+    let get = |key| table.as_ref()?.get(key)?.duration(Duration::ZERO..=DAY);
+    let default = Sessions::default();
+    Sessions {
+        close_after: get("close_after").unwrap_or(default.close_after),
+        spread: get("spread").unwrap_or(default.spread),
     }
 }
 

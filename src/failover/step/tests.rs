@@ -300,6 +300,10 @@ fn assert_sound(before: &State, views: &[PoolView], settings: Settings, now: Dur
     let proved = |v: &PoolView| v.available() && v.proved_since(evidence);
     let must = lost_before && !before.held && state.light.is_none();
     assert!(!must || !views.iter().any(proved) || moved.is_some(), "{}", context());
+    // Darkness, and the first light after it, moves nothing.
+    let unsure = |light| views[before.serving].failed_anew.is_some_and(|failed| failed < light);
+    let blind = lost_before && (!someone || before.light.is_some_and(unsure));
+    assert!(!blind || moved.is_none(), "{}", context());
     // I18: held, nothing moves by itself.
     assert!(!before.held || moved.is_none(), "{}", context());
     if let Some(moved) = moved {
@@ -352,30 +356,53 @@ fn small_views() -> Vec<PoolView> {
     views
 }
 
+/// Everything that is remembered, in the values that make a difference at second 1000.
+fn small_states() -> Vec<State> {
+    let mut states = Vec::new();
+    let times = [None, Some(secs(990)), Some(secs(600))];
+    let lights = [None, Some(secs(0)), Some(secs(500))];
+    for (since, light) in times.iter().flat_map(|t| lights.iter().map(move |l| (*t, *l))) {
+        for (held, stands, serving) in [
+            (false, false, 0),
+            (false, false, 1),
+            (false, true, 1),
+            (true, true, 0),
+            (true, false, 1),
+        ] {
+            states.push(State {
+                serving,
+                held,
+                stands,
+                light,
+                available_since: vec![since, Some(secs(1))],
+                ..State::start(2, secs(2))
+            });
+        }
+    }
+    states
+}
+
+/// 1.8 million combinations of what is seen, remembered and configured.
 #[test]
-fn every_small_view_is_decided_soundly() {
-    let views = small_views();
+fn every_small_combination_is_decided_soundly() {
+    let (views, states) = (small_views(), small_states());
     let now = secs(1_000);
-    let times = [None, Some(secs(990)), Some(secs(600)), Some(secs(700))];
-    let mut checked = 0;
+    let mut checked: u64 = 0;
     for (first, second) in views.iter().flat_map(|a| views.iter().map(move |b| (*a, *b))) {
-        for serving in 0..2 {
-            for (since, stands) in times.iter().flat_map(|t| [false, true].map(|s| (*t, s))) {
-                let before = State {
-                    serving,
-                    stands,
-                    held: stands && since.is_none(),
-                    available_since: vec![since, Some(secs(1))],
-                    ..State::start(2, secs(2))
-                };
-                for settings in [AUTO, RAMPED, MANUAL] {
-                    assert_sound(&before, &[first, second], settings, now);
-                    checked += 1;
-                }
+        for before in &states {
+            for (settings, proved) in
+                [AUTO, RAMPED, MANUAL].into_iter().flat_map(|s| [0, 1_000_000].map(|p| (s, p)))
+            {
+                let mut pair = [first, second];
+                let target = &mut pair[1 - before.serving];
+                target.proved = target.proved.map(|_| secs(proved));
+                assert_sound(before, &pair, settings, now);
+                checked += 1;
             }
         }
     }
-    assert_eq!(checked, views.len() * views.len() * 48);
+    assert_eq!(checked, (views.len() * views.len() * states.len() * 6) as u64);
+    assert!(checked > 1_000_000, "{checked}");
 }
 
 #[derive(Debug, Clone)]

@@ -48,6 +48,8 @@ metrics! {
         "1 for the pool that serves the service now";
     POOL_AVAILABLE: Gauge "standfast_pool_available" ["service", "pool", "priority"]
         "1 while at least min_healthy endpoints of the pool are up";
+    POOL_READY: Gauge "standfast_pool_ready" ["service", "pool"]
+        "1 while the pool could take over now: available, probed well of late, warm if asked for";
     POOL_ENDPOINTS: Gauge "standfast_pool_endpoints" ["service", "pool", "priority"]
         "Endpoints the pool has";
     POOL_ENDPOINTS_HEALTHY: Gauge "standfast_pool_endpoints_healthy"
@@ -58,10 +60,22 @@ metrics! {
         "Time from the first evidence against a pool to the move away from it";
     FAILOVER_LAST: Gauge "standfast_failover_last_timestamp_seconds" ["service"]
         "When the service last moved, in Unix time";
+    FAILOVER_HOLD: Gauge "standfast_failover_hold" ["service"]
+        "1 while an operator holds the service: nothing moves by itself";
+    FAILOVER_SHARE: Gauge "standfast_failover_share" ["service", "pool"]
+        "Part of new requests that goes to the pool first, 0 to 1";
+    FAILOVER_TROUBLE: Gauge "standfast_failover_trouble" ["service", "trouble"]
+        "1 for the reason why a pool that is lost is not left";
     RESCUED: Counter "standfast_requests_rescued_total" ["service", "proof"]
         "Requests that failed at one endpoint and were safely sent to another";
     LOST: Counter "standfast_requests_lost_total" ["service", "reason"]
         "Requests lost through no fault of their clients";
+    HELD: Counter "standfast_requests_held_total" ["service"]
+        "Requests that had to wait for an endpoint, however that ended";
+    HOLDING: Gauge "standfast_requests_holding" ["service"]
+        "Requests that wait for an endpoint now";
+    HEDGES: Counter "standfast_upstream_hedges_total" ["service"]
+        "Connections that stayed silent, so that another endpoint was dialled as well";
     RETRIES: Counter "standfast_upstream_retries_total" ["service"]
         "Times a request was sent again after it may have been sent";
     BUDGET_EXHAUSTED: Counter "standfast_upstream_retry_budget_exhausted_total" ["service"]
@@ -72,6 +86,10 @@ metrics! {
         "1 for an endpoint that is up, 0 while down or not yet known";
     ENDPOINT_STATE: Gauge "standfast_endpoint_state" ["service", "pool", "endpoint", "state"]
         "1 for the verdict the endpoint has now: unknown, up or down";
+    ENDPOINT_MODE: Gauge "standfast_endpoint_mode" ["service", "pool", "endpoint", "mode"]
+        "1 for what the operator ordered for the endpoint: active, drain or off";
+    ENDPOINT_DOUBTED: Gauge "standfast_endpoint_doubted" ["service", "pool", "endpoint"]
+        "1 while new requests avoid the endpoint because others just met silence or errors there";
     ENDPOINT_WEIGHT: Gauge "standfast_endpoint_weight" ["service", "pool", "endpoint"]
         "Configured weight";
     ENDPOINT_TRANSITIONS: Counter "standfast_endpoint_transitions_total"
@@ -98,6 +116,10 @@ metrics! {
         ["service", "pool", "endpoint"] "Connections opened to the endpoint";
     UPSTREAM_IDLE: Gauge "standfast_upstream_connections_idle" ["service", "pool", "endpoint"]
         "Idle connections kept to the endpoint";
+    SESSIONS: Gauge "standfast_sessions_active" ["service", "pool", "endpoint"]
+        "WebSockets open to the endpoint";
+    SESSIONS_ENDED: Counter "standfast_sessions_ended_total" ["service", "reason"]
+        "WebSockets that ended, by what ended them";
     UPSTREAM_ERRORS: Counter "standfast_upstream_errors_total"
         ["service", "pool", "endpoint", "reason"] "Requests and connections that went wrong";
 

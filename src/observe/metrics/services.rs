@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use super::list::*;
 use super::{Scrape, count, flag, gauge};
-use crate::failover::Cause;
+use crate::failover::{Cause, Trouble};
 use crate::health::Verdict;
-use crate::table::counters::{Loss, Proof, UpstreamError};
+use crate::table::counters::{Loss, Proof, SessionEnd, UpstreamError};
 use crate::table::history::History;
-use crate::table::{Endpoint, Pool, Service};
+use crate::table::{Endpoint, Mode, Pool, Service, ready};
+
+/// Of a move.
+const CAUSES: [Cause; 5] =
+    [Cause::Health, Cause::Manual, Cause::Failback, Cause::Drill, Cause::Removed];
 
 pub(super) fn of_service(scrape: &Scrape<'_>, service: &Service) {
     let name: &str = &service.config.name;
@@ -20,18 +24,52 @@ pub(super) fn of_service(scrape: &Scrape<'_>, service: &Service) {
     for (index, (_, reason)) in Loss::ALL.iter().enumerate() {
         count(&LOST, &[name, reason], workers.sum(|cells| cells.lost[index].value()));
     }
+    for (index, (_, reason)) in SessionEnd::ALL.iter().enumerate() {
+        let ended = workers.sum(|cells| cells.sessions_ended[index].value());
+        count(&SESSIONS_ENDED, &[name, reason], ended);
+    }
+    count(&HELD, &[name], workers.sum(|cells| cells.held.value()));
+    let holding = service.counters.holding.load(Ordering::Relaxed);
+    gauge(&HOLDING, &[name], f64::from(holding));
+    count(&HEDGES, &[name], workers.sum(|cells| cells.hedged.value()));
     count(&RETRIES, &[name], workers.sum(|cells| cells.retries.value()));
     count(&BUDGET_EXHAUSTED, &[name], workers.sum(|cells| cells.budget_exhausted.value()));
     of_failovers(scrape, service, &service.history);
+    of_machine(service);
     for (priority, pool) in service.pools.iter().enumerate() {
         let labels = [name, &*pool.config.name, &*priority.to_string()];
         flag(&POOL_ACTIVE, &labels, priority == service.serving);
         flag(&POOL_AVAILABLE, &labels, pool.available);
+        flag(&POOL_READY, &labels[..2], ready::is_ready(pool, scrape.now));
         gauge(&POOL_ENDPOINTS, &labels, pool.endpoints.len() as f64);
         let up = pool.verdicts.iter().filter(|verdict| **verdict == Verdict::Up).count();
         gauge(&POOL_ENDPOINTS_HEALTHY, &labels, up as f64);
+        gauge(&FAILOVER_SHARE, &[name, &pool.config.name], share(service, priority));
         of_endpoints(scrape, name, pool);
     }
+}
+
+fn of_machine(service: &Service) {
+    let name: &str = &service.config.name;
+    flag(&FAILOVER_HOLD, &[name], service.failover.held);
+    let trouble = service.failover.trouble.map(Trouble::label);
+    for label in Trouble::LABELS {
+        flag(&FAILOVER_TROUBLE, &[name, label], trouble == Some(label));
+    }
+}
+
+/// The part of new requests that goes to a pool first, 0..=1.
+fn share(service: &Service, pool: usize) -> f64 {
+    let (other, permille) = match service.share {
+        Some(share) => (Some(share.pool), share.permille.min(1000)),
+        None => (None, 0),
+    };
+    let permille = match pool {
+        _ if other == Some(pool) => permille,
+        _ if pool == service.serving => 1000 - permille,
+        _ => 0,
+    };
+    f64::from(permille) / 1e3
 }
 
 /// Moves that could happen are there with 0 before they do, so that the first one is an increase.
@@ -39,7 +77,7 @@ fn of_failovers(scrape: &Scrape<'_>, service: &Service, history: &History) {
     let name: &str = &service.config.name;
     for (from, pool) in service.pools.iter().enumerate() {
         for (to, other) in service.pools.iter().enumerate().filter(|(to, _)| *to != from) {
-            for cause in [Cause::Health, Cause::Manual, Cause::Failback] {
+            for cause in CAUSES {
                 if cause != Cause::Failback || to < from {
                     let names = [name, &pool.config.name, &other.config.name, cause.label()];
                     count(&FAILOVERS, &names, 0);
@@ -68,6 +106,12 @@ fn of_endpoints(scrape: &Scrape<'_>, service: &str, pool: &Pool) {
         let verdict = pool.verdicts.get(index).copied().unwrap_or_default();
         let weight = pool.config.endpoints.get(index).map_or(endpoint.config.weight, |e| e.weight);
         gauge(&ENDPOINT_WEIGHT, &labels, f64::from(weight));
+        flag(&ENDPOINT_DOUBTED, &labels, !endpoint.live.is_trusted());
+        let mode = pool.modes.get(index).copied().unwrap_or_default();
+        for known in Mode::ALL {
+            let labels = [labels[0], labels[1], labels[2], known.label()];
+            flag(&ENDPOINT_MODE, &labels, mode == known);
+        }
         of_health(scrape, labels, endpoint, verdict);
         of_upstream(labels, endpoint);
     }
@@ -115,5 +159,7 @@ fn of_upstream(labels: [&str; 3], endpoint: &Endpoint) {
     count(&UPSTREAM_CONNECTIONS, &labels, workers.sum(|cells| cells.connects.value()));
     let idle = workers.sum(|cells| u64::from(cells.idle.load(Ordering::Relaxed)));
     gauge(&UPSTREAM_IDLE, &labels, idle as f64);
+    let sessions = workers.sum(|cells| u64::from(cells.sessions.load(Ordering::Relaxed)));
+    gauge(&SESSIONS, &labels, sessions as f64);
     gauge(&UPSTREAM_IN_FLIGHT, &labels, f64::from(endpoint.in_flight()));
 }

@@ -3,11 +3,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::*;
-use crate::failover::Cause;
+use crate::failover::{Cause, Trouble};
 use crate::health::Verdict;
 use crate::observe::fixture;
+use crate::table::Share;
 use crate::table::counters::{Loss, Proof};
 use crate::table::history::Moved;
+use crate::table::live::Doubt;
 
 type Labels = BTreeMap<String, String>;
 
@@ -155,6 +157,12 @@ fn headline_series_exist_with_zero_from_the_start() {
     assert_eq!(failovers("hot", "standby", "health"), Some(0.0));
     assert_eq!(failovers("standby", "hot", "failback"), Some(0.0));
     assert_eq!(failovers("hot", "standby", "failback"), None);
+    assert_eq!(failovers("hot", "standby", "drill"), Some(0.0));
+    assert_eq!(failovers("hot", "standby", "removed"), Some(0.0));
+    for name in ["requests_held_total", "upstream_hedges_total", "failover_hold"] {
+        let name = format!("standfast_{name}");
+        assert_eq!(value(&families, &name, &[("service", "app")]), Some(0.0), "{name}");
+    }
     assert_eq!(value(&families, "standfast_config_last_reload_successful", &[]), Some(1.0));
     let priority = |pool, priority| [("service", "app"), ("pool", pool), ("priority", priority)];
     let active = |labels: [_; 3]| value(&families, "standfast_pool_active", &labels);
@@ -255,6 +263,102 @@ fn a_timeout_is_a_result_of_its_own_and_each_probe_has_one() {
     assert_eq!(["success", "failure", "timeout", "void"].map(result), [5.0, 1.0, 2.0, 4.0]);
     let count = "standfast_health_check_duration_seconds_count";
     assert_eq!(value(&families, count, &[app, hot]), Some(8.0));
+}
+
+#[test]
+fn what_keeps_a_service_and_where_its_requests_go_can_be_alerted_on() {
+    let mut table = fixture::table();
+    let mut state = crate::failover::State::start(2, Duration::ZERO);
+    (state.serving, state.held, state.trouble) = (1, true, Some(Trouble::Held));
+    let service = &table.services[0];
+    let standing = |_| Default::default();
+    let history = Arc::clone(&service.history);
+    let mut service = crate::table::build::service(service, &state, None, history, &standing);
+    service.share = Some(Share { pool: 0, permille: 250 });
+    service.counters.holding.store(7, Ordering::Relaxed);
+    service.counters.workers.of(1).held.add(9);
+    let endpoint = &service.pools[0].endpoints[0];
+    endpoint.live.doubt(Doubt::Silent, Duration::from_secs(1));
+    table.services[0] = Arc::new(service);
+    let families = scrape(&table, RELOADS);
+    let app = ("service", "app");
+    let of = |name: &str, labels: &[(&str, &str)]| {
+        let labels: Vec<_> = [app].iter().chain(labels).copied().collect();
+        value(&families, &format!("standfast_{name}"), &labels)
+    };
+    assert_eq!(of("failover_hold", &[]), Some(1.0));
+    assert_eq!(of("failover_trouble", &[("trouble", "held")]), Some(1.0));
+    assert_eq!(of("failover_trouble", &[("trouble", "unproved")]), Some(0.0));
+    assert_eq!(of("failover_share", &[("pool", "hot")]), Some(0.25));
+    assert_eq!(of("failover_share", &[("pool", "standby")]), Some(0.75));
+    assert_eq!(
+        (of("requests_holding", &[]), of("requests_held_total", &[])),
+        (Some(7.0), Some(9.0))
+    );
+    let endpoint = [("pool", "hot"), ("endpoint", "10.0.1.10:80")];
+    assert_eq!(of("endpoint_doubted", &endpoint), Some(1.0));
+    let mode = |mode| of("endpoint_mode", &[endpoint[0], endpoint[1], ("mode", mode)]);
+    assert_eq!([mode("active"), mode("drain"), mode("off")], [Some(1.0), Some(0.0), Some(0.0)]);
+}
+
+/// What Prometheus would be told to watch.
+#[derive(Debug, serde::Deserialize)]
+struct Rules {
+    groups: Vec<Group>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Group {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    alert: String,
+    expr: String,
+    #[serde(default, rename = "for")]
+    _for: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+#[test]
+fn every_alert_watches_metrics_and_labels_there_are() {
+    let text = include_str!("../../../config/prometheus-alerts.yaml");
+    let rules: Rules = serde_yaml::from_str(text).unwrap();
+    let rules: Vec<&Rule> = rules.groups.iter().flat_map(|group| &group.rules).collect();
+    for wanted in ["StandfastStandbyUnavailable", "StandfastNoPoolAvailable"] {
+        assert!(rules.iter().any(|rule| rule.alert == wanted), "{wanted}");
+    }
+    for rule in rules {
+        let name = &rule.alert;
+        assert!(name.starts_with("Standfast"), "{name}");
+        assert!(rule.annotations["summary"].len() > 20 && rule.labels.contains_key("severity"));
+        let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+        let metrics: Vec<&Metric> = rule
+            .expr
+            .split(word)
+            .filter(|word| word.starts_with("standfast_"))
+            .map(|word| {
+                let found = ALL.iter().find(|metric| metric.name == word);
+                found.unwrap_or_else(|| panic!("{name}: no metric {word}"))
+            })
+            .collect();
+        assert!(!metrics.is_empty(), "{name}");
+        let known = |label: &str| {
+            // What Prometheus adds to each series itself.
+            ["instance", "job"].contains(&label)
+                || metrics.iter().any(|metric| metric.labels.contains(&label))
+        };
+        let selected =
+            rule.expr.split('{').skip(1).filter_map(|rest| rest.split(['=', '!']).next());
+        let shown = rule.annotations.values().flat_map(|text| text.split("$labels.").skip(1));
+        let shown = shown.filter_map(|rest| rest.split(word).next());
+        for label in selected.chain(shown) {
+            assert!(known(label), "{name}: no label {label}");
+        }
+    }
 }
 
 #[test]

@@ -75,7 +75,8 @@ fn targets(
             let name = config.services.get(service as usize).map(|service| &*service.name);
             let counters = name.and_then(|name| before.get(name));
             let new = || Arc::new(RouteCounters::new(workers));
-            Target { service, counters: counters.map_or_else(new, |known| Arc::clone(known)) }
+            let counters = counters.map_or_else(new, |known| Arc::clone(known));
+            Target { service, idempotency_key: false, counters }
         })
         .collect()
 }
@@ -88,7 +89,7 @@ fn routes(listener: &config::Listener, targets: &[Target]) -> Routes<Target> {
         let rule = |host| Rule {
             host,
             path_prefix: route.path_prefix.clone(),
-            target: Target::clone(target),
+            target: Target { idempotency_key: route.idempotency_key, ..Target::clone(target) },
         };
         if route.hosts.is_empty() {
             rules.push(rule(None));

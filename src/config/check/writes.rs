@@ -1,0 +1,71 @@
+//! ● Files the process is to write: whether it can, found out before it must.
+
+use std::path::{Path, PathBuf};
+
+use super::reader::Reader;
+use crate::config::file::Item;
+
+/// How a file is written decides what must be allowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writing {
+    /// Opened where it lies and made if it is not there.
+    Appended,
+    /// Made anew beside the old one, or renamed: the folder must be writable.
+    Replaced,
+}
+
+/// The path an item names, whether or not something is wrong with it, which is reported here.
+pub(super) fn path(reader: &Reader<'_>, item: &Item<'_>, writing: Writing) -> Option<PathBuf> {
+    let path = PathBuf::from(item.text()?);
+    let earlier = reader.written.borrow_mut().insert(path.clone(), item.line());
+    if let Some(line) = earlier {
+        item.error(
+            format!("`{}` is written to by the key on line {line} already", path.display()),
+            "give each a file of its own",
+        );
+    }
+    possible(reader, item, &path, writing);
+    Some(path)
+}
+
+fn possible(reader: &Reader<'_>, item: &Item<'_>, path: &Path, writing: Writing) {
+    let found = reader.world.look_at(path).ok();
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/")
+        || found.is_some_and(|spot| spot.is_folder)
+    {
+        return item.error(
+            format!("`{}` is a folder, and a file is due", path.display()),
+            "add the name of a file in it",
+        );
+    }
+    if let (Some(spot), Writing::Appended) = (found, writing) {
+        if !spot.is_writable {
+            item.error(
+                format!("`{}` cannot be written to", path.display()),
+                "let the user who runs this write to it, or name another file",
+            );
+        }
+        return;
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let shown = folder.display();
+    match reader.world.look_at(folder) {
+        Ok(spot) if !spot.is_folder => item.error(
+            format!("`{shown}` is not a folder"),
+            "correct the path (relative ones start at the working directory)",
+        ),
+        Ok(spot) if !spot.is_writable => item.error(
+            format!("no file can be made in the folder `{shown}`"),
+            "let the user who runs this write there, or name another folder",
+        ),
+        Ok(_) => {}
+        Err(error) => item.error(
+            format!("the folder `{shown}` cannot be used: {error}"),
+            "make it (a systemd unit does by `StateDirectory=`, `RuntimeDirectory=` and \
+             `LogsDirectory=`), or correct the path",
+        ),
+    }
+}

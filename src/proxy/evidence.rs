@@ -1,0 +1,204 @@
+//! ○ What answers and failures say of the endpoints they came from: doubts, sightings, counts.
+
+use std::sync::atomic::Ordering;
+
+use super::exchange::Call;
+use super::local::Local;
+use crate::clock;
+use crate::table::counters::UpstreamError;
+use crate::table::live::{Doubt, ErrorsInRow, Origin, Seen};
+use crate::upstream::connect::ConnectError;
+use crate::upstream::lease::Chosen;
+
+/// The statuses by which a gateway says that it could not answer (RFC 9110 sections 15.6.3 to
+/// 15.6.5). 500 is none: the endpoint itself answered, if only to say that it failed.
+pub fn is_gateway_error(status: u16) -> bool {
+    matches!(status, 502..=504)
+}
+
+/// The endpoint gave this request an answer that is no gateway error.
+pub fn answered(local: &Local, call: &mut Call, chosen: &Chosen) {
+    let endpoint = chosen.endpoint();
+    if endpoint.live.answered() {
+        local.relief.notify_waiters();
+    }
+    let service = chosen.service();
+    if chosen.pool != service.serving {
+        let first = &service.counters.first_elsewhere;
+        if first.load(Ordering::Relaxed) == 0 {
+            let now = u64::try_from(clock::now().as_nanos()).unwrap_or(u64::MAX - 1) + 1;
+            let _ = first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+    for (blamed, status) in std::mem::take(&mut call.blamed) {
+        if blamed.endpoint().id != endpoint.id {
+            judge(local, &blamed, status, blamed.endpoint().live.twin_answered(), false);
+        }
+    }
+}
+
+/// The endpoint answered this request with `status`, a gateway error.
+pub fn gateway_error(
+    local: &Local,
+    call: &mut Call,
+    chosen: &Chosen,
+    status: u16,
+    origin: impl FnOnce() -> Origin,
+) {
+    if chosen.service().config.outlier_errors.is_none() {
+        return;
+    }
+    let row = chosen.endpoint().live.gateway_error(origin(), clock::now());
+    judge(local, chosen, status, row, true);
+    call.blamed.push((chosen.clone(), status));
+}
+
+/// Requests avoid an endpoint whose errors its twins do not share; control is told of it only where
+/// neither one client nor one address can be behind them.
+fn judge(local: &Local, chosen: &Chosen, status: u16, row: ErrorsInRow, is_another: bool) {
+    let limit = chosen.service().config.outlier_errors.unwrap_or(u32::MAX).max(1);
+    if row.count < limit || !row.twin_answers {
+        return;
+    }
+    let endpoint = chosen.endpoint();
+    let is_new = endpoint.live.doubt(Doubt::Errors, clock::now());
+    // Told again after as many more: what was told first may have been lost, or forgiven since.
+    if row.widespread && (is_new || is_another && row.count.is_multiple_of(limit)) {
+        local.sight(endpoint.id, Seen::Errors { count: row.count, status });
+    }
+}
+
+/// No connection to the endpoint came about, through no fault of ours.
+pub fn connect_failed(local: &Local, chosen: &Chosen, error: &ConnectError) {
+    if error.self_fault {
+        return;
+    }
+    let endpoint = chosen.endpoint();
+    endpoint.live.doubt(Doubt::Silent, clock::now());
+    if let Some(kind) = sighted(error.reason) {
+        local.sight(endpoint.id, kind);
+    }
+}
+
+/// A new connection to the endpoint is silent for longer than it usually is. True where that is the
+/// first to be held against it.
+pub fn connect_silent(local: &Local, chosen: &Chosen) -> bool {
+    let endpoint = chosen.endpoint();
+    let is_new = endpoint.live.doubt(Doubt::Silent, clock::now());
+    if is_new {
+        local.sight(endpoint.id, Seen::Silent);
+    }
+    is_new
+}
+
+/// A connection whose silence had brought a doubt came about after all.
+pub fn connected_late(local: &Local, chosen: &Chosen) {
+    chosen.endpoint().live.clear(Doubt::Silent);
+    local.relief.notify_waiters();
+}
+
+/// What control is told of a failure.
+pub fn sighted(error: UpstreamError) -> Option<Seen> {
+    Some(match error {
+        UpstreamError::Refused => Seen::Refused,
+        UpstreamError::Unreachable => Seen::Unreachable,
+        UpstreamError::Tls => Seen::Tls,
+        UpstreamError::ConnectTimeout | UpstreamError::Timeout => Seen::Silent,
+        UpstreamError::Reset => Seen::Reset,
+        UpstreamError::Malformed => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::fixture::Worker;
+    use super::super::local::Snapshot;
+    use super::*;
+    use crate::http1::Method;
+
+    /// A request that the first endpoint answers with 503 and, if that one `helps`, the second
+    /// pool's well.
+    fn request(worker: &Worker, target: u32, connection: u32, helps: bool) {
+        let table = Snapshot::clone(&worker.table);
+        let mut call = Call::new(table, 0, Method::Get, Duration::ZERO);
+        let origin = || Origin { target, connection };
+        gateway_error(&worker.local, &mut call, &worker.chosen(0, 0), 503, origin);
+        if helps {
+            answered(&worker.local, &mut call, &worker.chosen(1, 0));
+        }
+    }
+
+    fn errors(count: u32) -> Seen {
+        Seen::Errors { count, status: 503 }
+    }
+
+    #[test]
+    fn errors_in_a_row_that_a_twin_does_not_share_are_told_after_five_and_after_ten() {
+        let mut worker = Worker::new();
+        (0..4).for_each(|n| request(&worker, n, n, true));
+        assert!(worker.seen().is_empty());
+        assert!(!worker.endpoint(0, 0).live.is(Doubt::Errors));
+        request(&worker, 4, 4, false);
+        assert_eq!(worker.seen(), [errors(5)]);
+        assert!(worker.endpoint(0, 0).live.is(Doubt::Errors));
+        (5..9).for_each(|n| request(&worker, n, n, true));
+        assert!(worker.seen().is_empty());
+        request(&worker, 9, 9, true);
+        assert_eq!(worker.seen(), [errors(10)]);
+        assert!(worker.endpoint(1, 0).live.is_trusted());
+    }
+
+    #[test]
+    fn a_good_answer_begins_the_row_anew() {
+        let mut worker = Worker::new();
+        (0..4).for_each(|n| request(&worker, n, n, true));
+        let table = Snapshot::clone(&worker.table);
+        let mut call = Call::new(table, 0, Method::Get, Duration::ZERO);
+        answered(&worker.local, &mut call, &worker.chosen(0, 0));
+        (0..4).for_each(|n| request(&worker, n, n, true));
+        assert!(worker.seen().is_empty());
+    }
+
+    #[test]
+    fn one_client_or_one_target_or_an_error_all_share_tells_control_nothing() {
+        for (targets, connections, helps) in [(1, 9, true), (9, 1, true), (9, 9, false)] {
+            let mut worker = Worker::new();
+            (0..30).for_each(|n| request(&worker, n % targets, n % connections, helps));
+            assert!(worker.seen().is_empty());
+            // Requests avoid it all the same, if others answer what it does not.
+            assert_eq!(worker.endpoint(0, 0).live.is(Doubt::Errors), helps);
+        }
+    }
+
+    #[test]
+    fn our_own_faults_are_held_against_nobody() {
+        let mut worker = Worker::new();
+        let error = |self_fault| ConnectError {
+            reason: UpstreamError::Unreachable,
+            self_fault,
+            detail: String::new(),
+        };
+        connect_failed(&worker.local, &worker.chosen(0, 0), &error(true));
+        assert!(worker.endpoint(0, 0).live.is_trusted() && worker.seen().is_empty());
+        connect_failed(&worker.local, &worker.chosen(0, 0), &error(false));
+        assert!(worker.endpoint(0, 0).live.is(Doubt::Silent));
+        assert_eq!(worker.seen(), [Seen::Unreachable]);
+    }
+
+    #[test]
+    fn the_first_good_answer_of_another_pool_is_noted_once() {
+        let worker = Worker::new();
+        let first = || worker.table.services[0].counters.first_elsewhere.load(Ordering::Relaxed);
+        let table = Snapshot::clone(&worker.table);
+        let mut call = Call::new(table, 0, Method::Get, Duration::ZERO);
+        answered(&worker.local, &mut call, &worker.chosen(0, 1));
+        assert_eq!(first(), 0);
+        answered(&worker.local, &mut call, &worker.chosen(1, 1));
+        let noted = first();
+        assert!(noted > 0);
+        answered(&worker.local, &mut call, &worker.chosen(1, 1));
+        assert_eq!(first(), noted);
+    }
+}

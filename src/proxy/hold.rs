@@ -1,0 +1,161 @@
+//! ○ A request with nowhere to go waits a moment for an endpoint instead of failing.
+//!
+//! It is looked after at once when the table changes or an endpoint is trusted again, and every
+//! 50 ms in any case. A few at a time go out to doubted endpoints all the same, so that it is found
+//! out soon whether one of them answers again; the others wait for what becomes of those.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::deadline::{Fired, Ticket};
+use super::exchange::{self, Call, Client, Ended, Step, Trust};
+use super::local::Local;
+use super::pick::{self, Tried};
+use crate::clock;
+use crate::config::WhenNone;
+use crate::stream::Left;
+use crate::table::Service;
+use crate::table::counters::{Loss, ServiceCounters};
+
+/// How often a held request is looked after without a cause.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Held requests of a service that a worker sends to doubted endpoints within one [`LOOK`].
+const SCOUTS: u64 = 4;
+
+/// Waits until there is somewhere to go, and notes it in `call.next`. An error is how the request
+/// ends: it may not wait, or waited in vain.
+pub async fn wait<C: Client>(
+    local: &Local,
+    ticket: &Ticket,
+    client: &mut C,
+    call: &mut Call,
+) -> Result<(), Ended> {
+    let Some(_place) = Place::take(local, call) else {
+        return Err(exchange::unanswered(local, call, Loss::NoEndpoint));
+    };
+    ticket.set(exchange::UNTIL_TOTAL);
+    let found = look_around(local, ticket, client, call).await;
+    ticket.clear();
+    found
+}
+
+/// Requests of the service are waiting already, and there is room for more.
+pub fn others_wait(service: &Service) -> bool {
+    let holding = service.counters.holding.load(Ordering::Relaxed);
+    holding > 0 && holding < service.config.failover.hold.requests
+}
+
+async fn look_around<C: Client>(
+    local: &Local,
+    ticket: &Ticket,
+    client: &mut C,
+    call: &mut Call,
+) -> Result<(), Ended> {
+    loop {
+        match event(local, ticket, client).await {
+            Event::Look => {}
+            Event::ClientLeft => return Err(Ended::ClientGone),
+            Event::Late => return Err(exchange::unanswered(local, call, Loss::Timeout)),
+        }
+        exchange::refresh(local, call);
+        if !may_wait(local, call) {
+            return Err(exchange::unanswered(local, call, Loss::NoEndpoint));
+        }
+        // A new round: whoever failed before may answer now.
+        call.tried = Tried::default();
+        let next = exchange::next(local, call, Trust::Trusted).or_else(|| {
+            let scouts = is_scout(local, &call.table.services[call.service]);
+            scouts.then(|| exchange::next(local, call, Trust::Any)).flatten()
+        });
+        let Some(next) = next else { continue };
+        return match exchange::approve(local, client, call, next) {
+            Step::Fail(loss) => Err(exchange::unanswered(local, call, loss)),
+            Step::Resend | Step::Stuck => Ok(()),
+        };
+    }
+}
+
+enum Event {
+    Look,
+    ClientLeft,
+    /// The time of the whole exchange is over.
+    Late,
+}
+
+async fn event<C: Client>(local: &Local, ticket: &Ticket, client: &mut C) -> Event {
+    let mut relief = pin!(local.relief.notified());
+    let mut look = pin!(tokio::time::sleep(LOOK));
+    std::future::poll_fn(|cx| {
+        if ticket.poll(cx) == Poll::Ready(Fired::Deadline) {
+            return Poll::Ready(Event::Late);
+        }
+        // Most who end their side have closed: nobody waits for what a hold might still bring.
+        if let Poll::Ready(Left::Ended | Left::Broken) = client.poll_left(cx) {
+            return Poll::Ready(Event::ClientLeft);
+        }
+        if relief.as_mut().poll(cx).is_ready() || look.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Look);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Its time is not over, the process goes on, and the service neither answers with 503 because
+/// none of its pools is available nor is merely busy.
+fn may_wait(local: &Local, call: &Call) -> bool {
+    let service = &call.table.services[call.service];
+    let refuses =
+        service.none_available && service.config.failover.when_none == WhenNone::Unavailable;
+    let in_time = call.hold_until.is_none_or(|until| clock::now() < until);
+    in_time && !refuses && !local.draining.get() && !pick::is_full(service)
+}
+
+/// One of the few of this moment.
+fn is_scout(local: &Local, service: &Service) -> bool {
+    let moment = (clock::now().as_millis() / LOOK.as_millis()) as u64;
+    let scouts = &service.counters.workers.of(local.worker).scouts;
+    let sent = match scouts.load(Ordering::Relaxed) {
+        known if known >> 8 == moment => known & 0xff,
+        _ => 0,
+    };
+    if sent >= SCOUTS {
+        return false;
+    }
+    scouts.store(moment << 8 | (sent + 1), Ordering::Relaxed);
+    true
+}
+
+/// One request counted as waiting, until it is dropped.
+struct Place(Arc<ServiceCounters>);
+
+impl Place {
+    fn take(local: &Local, call: &mut Call) -> Option<Self> {
+        let hold = call.table.services[call.service].config.failover.hold;
+        if hold.time.is_zero() || !may_wait(local, call) {
+            return None;
+        }
+        let counters = Arc::clone(&call.table.services[call.service].counters);
+        let before = counters.holding.fetch_add(1, Ordering::Relaxed);
+        // From here on the drop takes it back.
+        let place = Self(counters);
+        if before >= hold.requests {
+            return None;
+        }
+        if call.hold_until.is_none() {
+            call.hold_until = Some(clock::now() + hold.time);
+            place.0.workers.of(local.worker).held.increment();
+        }
+        Some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.holding.fetch_sub(1, Ordering::Relaxed);
+    }
+}

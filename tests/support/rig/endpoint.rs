@@ -1,0 +1,110 @@
+//! One endpoint: a real NGINX as the ingress, in a network namespace of its own.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::space::{Nursery, Space};
+use super::wait;
+
+/// Where the application of an endpoint listens, in the endpoint's own namespace.
+pub const APP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9000);
+
+pub struct Endpoint {
+    pub space: Space,
+    pub address: SocketAddr,
+    dir: PathBuf,
+    nursery: Arc<Nursery>,
+    child: Option<Child>,
+}
+
+impl Endpoint {
+    /// Does not start the ingress yet.
+    pub fn new(dir: &Path, space: Space, address: SocketAddr, nursery: Arc<Nursery>) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("nginx.conf"), configuration(dir, address)).unwrap();
+        Self { space, address, dir: dir.to_owned(), nursery, child: None }
+    }
+
+    /// Starts the ingress and does not wait.
+    pub fn start(&mut self) {
+        let mut command = Command::new("nginx");
+        command
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .args(["-e", "stderr", "-p"])
+            .arg(&self.dir)
+            .arg("-c")
+            .arg(self.dir.join("nginx.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(self.dir.join("stderr")).unwrap());
+        let child = self.space.spawn(&self.nursery, &mut command);
+        self.child = Some(child.unwrap_or_else(|error| panic!("the rig needs nginx: {error}")));
+    }
+
+    /// To master and worker at once.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(child) = &self.child {
+            kill_process_group(Pid::from_child(child), signal).unwrap();
+        }
+    }
+
+    /// Waits for the end of an ingress that was killed, its worker included.
+    pub fn reap(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+            // The worker is not our child, but nobody listens once it is gone.
+            let refused = || TcpStream::connect(self.address).is_err().then_some(());
+            self.space.within(|| wait("the ingress is gone", refused));
+        }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("stderr")).unwrap_or_default()
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+            let _ = child.wait();
+        }
+    }
+}
+
+fn configuration(dir: &Path, address: SocketAddr) -> String {
+    let dir = dir.display();
+    let (app, port) = APP;
+    format!(
+        "\
+user root;
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 16384;
+pid {dir}/pid;
+error_log stderr error;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    client_body_temp_path {dir}/1; proxy_temp_path {dir}/2; fastcgi_temp_path {dir}/3;
+    uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5;
+    map $http_upgrade $or_upgrade {{ default upgrade; '' ''; }}
+    upstream app {{ server {app}:{port} max_fails=0; keepalive 256; }}
+    server {{
+        listen {address} backlog=4096;
+        location / {{
+            proxy_pass http://app;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $or_upgrade;
+        }}
+    }}
+}}
+"
+    )
+}
