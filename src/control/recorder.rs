@@ -183,7 +183,10 @@ mod tests {
             pool: "hot".into(),
             endpoint: "a".into(),
             source: Source::Probe,
-            observation: if number % 2 == 0 { Observation::Success } else { Observation::Errors },
+            observation: match number.is_multiple_of(2) {
+                true => Observation::Success,
+                false => Observation::Errors,
+            },
             detail: "200".to_owned(),
             began: at,
             at,

@@ -167,7 +167,7 @@ fn write(path: &Path, saved: &Saved) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&beside, path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -169,6 +169,17 @@ fn rig_with(
     file: Arc<Mutex<Checked>>,
     load: impl Fn() -> Checked + Send + Sync + 'static,
 ) -> Rig {
+    resumed_rig(config, sim, file, load, |control| control)
+}
+
+/// With a control that was prepared first.
+fn resumed_rig(
+    config: Arc<Config>,
+    sim: Arc<Sim>,
+    file: Arc<Mutex<Checked>>,
+    load: impl Fn() -> Checked + Send + Sync + 'static,
+    prepare: impl FnOnce(Control<World>) -> Control<World>,
+) -> Rig {
     let current = Current::new(build::first(config, 1, Duration::ZERO));
     let describe = |old: &Config, new: &Config| {
         vec![format!("{} services become {}", old.services.len(), new.services.len())]
@@ -176,6 +187,7 @@ fn rig_with(
     let source = Source { file: "test.yaml".into(), load: Box::new(load), describe };
     let (sightings, sighted) = mpsc::channel(1);
     let control = Control::new(World(Arc::clone(&sim)), Arc::clone(&current), source, sighted);
+    let control = prepare(control);
     let (events, counters) = (control.handle(), control.reload_counters());
     Rig { sim, current, events, sightings, counters, file, task: tokio::spawn(control.run()) }
 }
@@ -718,3 +730,5 @@ fn a_problem_of_the_world_is_an_error_without_a_snippet() {
     let problem = problem("x");
     assert_eq!((problem.severity, &*problem.snippet), (Severity::Error, ""));
 }
+
+mod keeping;
