@@ -15,9 +15,13 @@ use crate::admin::ready::{Phase, Readiness};
 use crate::admin::{self, Admin};
 use crate::clock;
 use crate::config::{AccessLog, Config, Output};
-use crate::control::{Control, Event, Source, World};
+use crate::control::recorder::Recorder;
+use crate::control::saved::Restored;
+use crate::control::state_file::{self, StateFile};
+use crate::control::{self, Control, Event, Source, World};
 use crate::current::Current;
 use crate::drain::Drain;
+use crate::failover::record::Clock;
 use crate::listen;
 use crate::observe::access_log;
 use crate::proxy::worker::{Drained, Workers};
@@ -55,7 +59,7 @@ pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
     let alone = |error: String| vec![error];
     let prepared = Certificates::prepare(&config).map_err(alone)?;
     let workers = workers(&config);
-    let table = build::first(Arc::new(config), workers, clock::now());
+    let (table, restored) = first_table(config, workers);
     let sockets = bind(&table, workers)?;
     let admin = admin::bind(&table.config.admin).map_err(|error| alone(error.to_string()))?;
     let listeners = addresses(&table, &sockets).map_err(|error| alone(error.to_string()))?;
@@ -70,7 +74,10 @@ pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
     let workers = Workers::start(&current, &certificates, sinks, &sightings);
     let workers = Arc::new(workers.map_err(cannot_start)?);
     let world = World { certificates, workers: Arc::clone(&workers) };
-    let control = Control::new(world, Arc::clone(&current), source, sighted);
+    let kept = open_files(&current.load().config).map_err(cannot_start)?;
+    let control = Control::new(world, Arc::clone(&current), source, sighted)
+        .resuming(restored)
+        .keeping(kept.0, kept.1);
     let (events, reloads) = (control.handle(), control.reload_counters());
     let probing = Probing::start(control).map_err(cannot_start)?;
     let readiness = Readiness::default();
@@ -182,6 +189,24 @@ impl Probing {
         let mut alive = self.alive.clone();
         while alive.changed().await.is_ok() {}
     }
+}
+
+/// The table to begin with, and what is remembered of a process before this one.
+fn first_table(config: Config, workers: usize) -> (Table, Restored) {
+    let clock = Clock { now: clock::now(), unix: clock::unix() };
+    let file = config.process.state_file.as_deref();
+    let saved = file.and_then(|file| state_file::read(file, clock));
+    let restored = saved.map(|(saved, age)| saved.restore(&config, age, clock));
+    let restored = restored.unwrap_or_default();
+    let first = build::first(Arc::new(config), workers, clock.now);
+    (control::resumed(first, &restored, clock.now), restored)
+}
+
+/// The threads that write what survives this process.
+fn open_files(config: &Config) -> io::Result<(Option<StateFile>, Option<Recorder>)> {
+    let process = &config.process;
+    let state = process.state_file.clone().map(StateFile::start).transpose()?;
+    Ok((state, process.history_file.clone().map(Recorder::start).transpose()?))
 }
 
 fn workers(config: &Config) -> usize {

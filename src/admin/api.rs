@@ -81,8 +81,9 @@ fn show(action: &Action, query: &str, deps: &Deps) -> Reply {
         Action::Status => {
             let (now, unix) = both_clocks();
             let phase = deps.readiness.phase().label();
-            let status = view::Status::of(&table, phase, view::Moment { now, unix });
-            reply::json(StatusCode::OK, &status)
+            let moment = view::Moment { now, unix };
+            let status = view::Status::of(&table, phase, moment);
+            reply::json(StatusCode::OK, &status.started_at(clock::STARTED, moment))
         }
         Action::Config => {
             reply::json(StatusCode::OK, &view::config::of(&table.config, table.generation))

@@ -185,6 +185,15 @@ impl Status {
     }
 }
 
+impl Status {
+    /// Of a process that started at `started` since its origin, and not with it.
+    #[must_use]
+    pub fn started_at(self, started: Duration, moment: Moment) -> Self {
+        let uptime_seconds = moment.seconds_since(started);
+        Self { started: moment.rfc3339(started), uptime_seconds, ..self }
+    }
+}
+
 impl Service {
     fn of(service: &table::Service, moment: Moment) -> Self {
         let workers = &service.counters.workers;
@@ -344,6 +353,14 @@ mod tests {
 
     const MOMENT: Moment =
         Moment { now: Duration::from_millis(61_500), unix: Duration::from_secs(1_700_000_000) };
+
+    #[test]
+    fn a_process_is_younger_than_its_origin() {
+        let status = Status::of(&fixture::table(), "ready", MOMENT);
+        let status = status.started_at(Duration::from_millis(60_000), MOMENT);
+        assert_eq!(status.started, "2023-11-14T22:13:18.500Z");
+        assert_eq!(status.uptime_seconds, 1.5);
+    }
 
     #[test]
     fn a_status_says_who_serves_since_when_and_why() {

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage, 78 a bad
 //! configuration at `run` (EX_CONFIG of sysexits.h, which a supervisor need not try again).
 
+pub mod backtest;
 pub mod check;
 pub mod control;
 pub mod demo;
@@ -136,6 +137,18 @@ enum Command {
         #[command(flatten)]
         at: At,
     },
+    /// Show what a configuration would have decided on a recorded probe history
+    Backtest {
+        /// The configuration
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// What `process.history_file` names; what was set aside as FILE.1 is read as well
+        #[arg(long, value_name = "FILE")]
+        history: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
     #[command(external_subcommand)]
@@ -154,7 +167,7 @@ struct At {
 }
 
 /// Commands this version knows by name alone.
-const LATER: [&str; 5] = ["top", "backtest", "upgrade", "schema", "man"];
+const LATER: [&str; 4] = ["top", "upgrade", "schema", "man"];
 
 /// Runs the command given; the process's exit code.
 pub fn main() -> ExitCode {
@@ -186,6 +199,7 @@ pub fn main() -> ExitCode {
         Command::Drill { order, json, at } => {
             with(&at, |client, out| orders::drill(client, &order, Format::of(json), out))
         }
+        Command::Backtest { config, history, json } => backtest::backtest(&config, &history, json),
         Command::Completions { shell } => completions(shell, &mut io::stdout()),
         Command::Other(words) => other(&words),
     }

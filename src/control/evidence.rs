@@ -133,6 +133,7 @@ impl<E: Effects> Control<E> {
         heard: &Heard,
         now: Duration,
     ) {
+        self.keeping.observed(endpoint, source, outcome, now);
         let cells = &endpoint.counters.probes;
         if source != Source::Live {
             count(cells, outcome, now);

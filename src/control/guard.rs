@@ -29,6 +29,8 @@ pub(super) fn refuse_collapse(old: &Config, new: &Config) -> Result<(), Diagnost
 pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<Diagnostic> {
     let changed = [
         ("process.workers", old.process.workers != new.process.workers),
+        ("process.state_file", old.process.state_file != new.process.state_file),
+        ("process.history_file", old.process.history_file != new.process.history_file),
         ("admin", old.admin != new.admin),
         ("logging", old.logging != new.logging),
     ];

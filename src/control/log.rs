@@ -6,12 +6,12 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use crate::config::check::{Diagnostic, Severity};
-use crate::failover::Cause;
+use crate::failover::{Cause, Record};
 use crate::health::{self, Flip, Verdict};
 use crate::table::Endpoint;
 use crate::table::history::Moved;
 
-use super::Reloaded;
+use super::{DrillReport, Reloaded};
 
 /// Something that changed; said after the table that carries it was published.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(super) enum Line {
     Ordered { service: Arc<str>, did: String, reason: String, forced: bool, held: bool },
     Returning { service: Arc<str>, to: Arc<str>, permille: u16, begins: bool, length: Duration },
     BrokenOff { service: Arc<str>, to: Arc<str>, why: String },
+    Record(Arc<Record>),
 }
 
 impl Line {
@@ -33,6 +34,7 @@ impl Line {
         match self {
             Self::Verdict { endpoint, flip, state, why } => verdict(endpoint, *flip, state, why),
             Self::Moved { service, moved } => failover(service, moved),
+            Self::Record(record) => self::record(record),
             Self::NoneAvailable { service, serving, why } => {
                 error!(%service, %serving, why, "no pool is available");
             }
@@ -100,6 +102,21 @@ fn failover(service: &str, moved: &Moved) {
         }
         _ => info!(%service, %from, %to, %cause, why = &**reason, "failover"),
     }
+}
+
+/// The whole of it as JSON, for machines: when it is published, and when its cost is final.
+pub(super) fn record(record: &Record) {
+    let Record { id, complete, .. } = record;
+    let record = serde_json::to_string(record).unwrap_or_default();
+    info!(id, complete, record, "failover record");
+}
+
+/// A rehearsal that is over, whole as JSON.
+pub(super) fn drill(report: &DrillReport) {
+    let DrillReport { service, to, passed, .. } = report;
+    let why = report.aborted.as_deref().unwrap_or("the other pool could take over");
+    let report = serde_json::to_string(report).unwrap_or_default();
+    info!(service, to, passed, why, report, "drill");
 }
 
 pub(super) fn reload(file: &str, result: &Result<Reloaded, Vec<Diagnostic>>) {

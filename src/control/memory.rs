@@ -13,6 +13,7 @@ use crate::table::build::{self, Endpoints, Standing};
 use crate::table::{Detail, Endpoint, EndpointId, Mode, Service, Share, Table};
 
 use super::returning::Guard;
+use super::saved::Restored;
 
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -103,6 +104,27 @@ impl Memory {
             memory.services.push(Watch::new(start(service), slots_of(&endpoints[index]), false));
         }
         memory
+    }
+
+    /// Remembers what a process before this one left. Nothing moves because of it: the first
+    /// observation of a service brings the first look.
+    pub(super) fn restore(&mut self, config: &Config, restored: Restored) {
+        for (watch, service) in self.services.iter_mut().zip(restored.services) {
+            let Some(service) = service else { continue };
+            watch.failover = service.failover;
+            watch.stale = true;
+            for (slots, endpoints) in watch.slots.iter().zip(service.endpoints) {
+                for (slot, known) in slots.iter().zip(endpoints) {
+                    let watched = self.endpoints.get_mut(*slot as usize).and_then(Option::as_mut);
+                    let Some(watched) = watched else { continue };
+                    watched.mode = known.mode;
+                    // Without a check a verdict could never change again.
+                    if check_at(config, watched.place).is_some() {
+                        (watched.state, watched.reason) = (known.state, known.reason);
+                    }
+                }
+            }
+        }
     }
 
     /// The memory of a new configuration: endpoints that are still probed keep their health,
@@ -317,6 +339,16 @@ impl Memory {
         if let Some(watched) = watched.filter(|watched| watched.id == id) {
             watched.mode = mode;
         }
+    }
+
+    /// What is known of an endpoint's health.
+    pub(super) fn health(&self, id: EndpointId) -> health::State {
+        self.watched(id).map(|watched| watched.state).unwrap_or_default()
+    }
+
+    /// When a return, or its next share, is due.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        self.services.iter().filter_map(|watch| watch.wake).min()
     }
 
     /// When to look again though nothing happened.

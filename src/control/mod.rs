@@ -3,18 +3,27 @@
 //! One task owns everything there is to remember. It runs with the probes on a thread of its own,
 //! and publishes only when a verdict, a serving pool or the configuration changed.
 
+pub mod backtest;
 mod bursts;
 mod command;
+mod drill;
 pub mod effects;
 mod evidence;
 mod guard;
+mod keeping;
+pub mod ledger;
 mod log;
 mod memory;
 pub mod orders;
+pub mod probe_history;
 mod probes;
+pub mod recorder;
+mod rehearse;
 pub mod reload;
 mod returning;
+pub mod saved;
 mod settle;
+pub mod state_file;
 
 use std::sync::Arc;
 
@@ -26,12 +35,15 @@ use crate::probe::Report;
 use crate::table::live::Sighting;
 
 pub use effects::{Effects, World};
+pub use keeping::resumed;
 pub use orders::{Answer, DrillKind, DrillOrder, DrillReport, ModeOrder, SwitchOrder};
 pub use reload::{ReloadCounters, Source};
 
 use command::Planned;
+use keeping::Keeping;
 use memory::Memory;
 use probes::Probes;
+use rehearse::Rehearsal;
 use reload::Reloads;
 
 /// Events and reports that may wait for control.
@@ -80,6 +92,8 @@ pub struct Control<E: Effects> {
     memory: Memory,
     probes: Probes<E>,
     reloads: Reloads<E>,
+    keeping: Keeping,
+    rehearsals: Vec<Rehearsal>,
     random: fastrand::Rng,
 }
 
@@ -117,6 +131,8 @@ impl<E: Effects> Control<E> {
             sightings,
             seen: Vec::new(),
             planned: Vec::new(),
+            keeping: Keeping::default(),
+            rehearsals: Vec::new(),
             random: fastrand::Rng::new(),
         }
     }
@@ -135,19 +151,26 @@ impl<E: Effects> Control<E> {
         self.probes.follow(&self.current.load(), &mut self.random);
         loop {
             match self.next().await {
-                Happening::Event(None | Some(Event::Stop)) => return,
+                Happening::Event(None | Some(Event::Stop)) => {
+                    self.keep_state(true);
+                    return;
+                }
                 Happening::Event(Some(event)) => self.obey(event),
                 Happening::Reports => self.fold(),
                 Happening::Sightings => self.sighted(),
                 Happening::Loaded(loaded) => self.loaded(*loaded),
                 Happening::Time => self.tick(),
             }
+            self.rehearse();
+            self.keep_state(false);
         }
     }
 
     async fn next(&mut self) -> Happening<E> {
         let planned = self.planned.iter().map(|planned| planned.until);
-        let wake = planned.chain(self.memory.next_wake()).min();
+        let drills = self.rehearsals.iter().map(|rehearsal| rehearsal.next);
+        let kept = self.keeping.wake(self.effects.now());
+        let wake = planned.chain(self.memory.next_wake()).chain(drills).chain([kept]).min();
         let wake = wake.map(|at| at.saturating_sub(self.effects.now()));
         let time = async {
             match wake {
@@ -177,7 +200,8 @@ impl<E: Effects> Control<E> {
                 let _ = reply.send(self.release(&service, &reason));
             }
             Event::Mode { service, order, reply } => self.mode(service, order, reply),
-            Event::Drill { .. } | Event::Stop => {}
+            Event::Drill { service, order, reply } => self.drill(&service, order, reply),
+            Event::Stop => {}
         }
     }
 }

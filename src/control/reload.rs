@@ -16,10 +16,10 @@ use crate::config::Config;
 use crate::config::check::{Checked, Diagnostic};
 use crate::failover::{Cause, Move, PoolView};
 use crate::health::Verdict;
-use crate::table::history::Moved;
 use crate::table::{Listener, ListenerId, Mode, Service, Table, build};
 
 use super::guard::{error, needs_restart, refuse_collapse};
+use super::ledger::Told;
 use super::log::{self, Line};
 use super::{Control, Effects, Reloaded};
 
@@ -179,13 +179,14 @@ impl<E: Effects> Control<E> {
         // From here on nothing can fail.
         let mut lines = Vec::new();
         for (index, from) in removed {
-            lines.push(self.hand_over(&mut next, index, from));
+            self.hand_over(&table, &mut next, (index, from), &mut lines);
         }
         lines.extend(next.services.iter().filter_map(|service| turned(&table, service)));
         let generation = next.generation;
         self.effects.replace(prepared);
         self.memory = memory;
         self.probes.follow(&next, &mut self.random);
+        self.keeping.ledger.follow(&next);
         self.current.publish(next);
         for (id, sockets) in bound {
             self.effects.listen(id, sockets);
@@ -219,23 +220,34 @@ impl<E: Effects> Control<E> {
     }
 
     /// Records that a service's pool vanished with the old configuration.
-    fn hand_over(&self, next: &mut Table, index: usize, from: Arc<str>) -> Line {
-        let service = &next.services[index];
-        let decided = service.since;
+    fn hand_over(
+        &mut self,
+        table: &Table,
+        next: &mut Table,
+        (index, from): (usize, Arc<str>),
+        lines: &mut Vec<Line>,
+    ) {
+        let service = Arc::clone(&next.services[index]);
+        let name = Arc::clone(&service.config.name);
+        let pools = table.service(&name).map(|before| &before.pools);
+        let from = pools.and_then(|pools| pools.iter().find(|pool| pool.config.name == from));
+        let Some(from) = from else { return };
         let moved = Move {
             from: service.serving,
             to: service.serving,
             cause: Cause::Removed,
-            first_evidence: decided,
-            decided,
+            first_evidence: service.since,
+            decided: service.since,
         };
-        let reason = format!("the configuration no longer has pool {from}");
-        let moved = Moved { from, ..self.moved(service, &moved, &[], &reason, None) };
-        let name = Arc::clone(&service.config.name);
+        let reason = format!("the configuration no longer has pool {}", from.config.name);
+        let told = Told::moved(index, &service, &moved, &reason);
+        let told = Told { from: Arc::clone(from), ..told };
+        let mut history = Arc::clone(&service.history);
+        self.moved(next, told, &mut history, lines);
+        drop(service);
         if let Some(service) = next.services.get_mut(index).and_then(Arc::get_mut) {
-            Arc::make_mut(&mut service.history).record(moved.clone());
+            service.history = history;
         }
-        Line::Moved { service: name, moved }
     }
 }
 

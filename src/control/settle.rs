@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::failover::{self, Cause, Move, PoolView, Trouble};
+use crate::failover::{self, Cause, Move, PoolView, Ramp, Trouble};
 use crate::table::history::{History, Moved};
-use crate::table::{Service, build};
+use crate::table::{Service, Table, build};
 
+use super::ledger::Told;
 use super::log::Line;
+use super::memory::Looked;
 use super::returning::Guard;
 use super::{Control, Effects};
 
@@ -31,6 +33,15 @@ pub(super) struct Ordered {
     pub(super) held: bool,
 }
 
+/// What became of a service in one look.
+struct Course {
+    looked: Looked,
+    ordered: Option<Ordered>,
+    broken_off: Option<String>,
+    /// The return by degrees that was under way.
+    before: Option<Ramp>,
+}
+
 impl<E: Effects> Control<E> {
     /// Does everything that is due by the clock.
     pub(super) fn tick(&mut self) {
@@ -46,6 +57,7 @@ impl<E: Effects> Control<E> {
             }
         }
         self.check_planned();
+        self.keep(now);
     }
 
     /// Looks at services (by index), publishes what changed, and says so.
@@ -66,19 +78,11 @@ impl<E: Effects> Control<E> {
             if !due.changed && *state == service.failover && share == service.share {
                 continue;
             }
-            let mut history = Arc::clone(&service.history);
-            let ordered = due.ordered.as_ref();
-            let by_order = ordered.and_then(|ordered| ordered.moved.as_ref());
-            for moved in by_order.into_iter().chain(&looked.moved) {
-                let reason = reason(service, moved, &looked.views, ordered);
-                let moved = self.moved(service, moved, &looked.views, &reason, ordered);
-                let service = Arc::clone(&service.config.name);
-                lines.push(Line::Moved { service, moved: moved.clone() });
-                Arc::make_mut(&mut history).record(moved);
-            }
-            if let Some(hold) = ordered.filter(|ordered| ordered.held) {
-                Arc::make_mut(&mut history).held_because = Some(hold.reason.as_str().into());
-            }
+            let outcome =
+                Course { looked, ordered: due.ordered, broken_off, before: service.failover.ramp };
+            let history = self.record(&table, index, &outcome, &mut lines, now);
+            let Course { looked, broken_off, .. } = outcome;
+            let state = self.memory.failover(index);
             let why = broken_off.as_deref();
             lines.extend(troubled(service, state, &looked.views));
             lines.extend(returning(service, state, &looked.views, why, now));
@@ -91,7 +95,49 @@ impl<E: Effects> Control<E> {
         lines.iter().for_each(Line::write);
     }
 
-    fn renewed(
+    /// The history of a service with what just became of it, which is also said.
+    fn record(
+        &mut self,
+        table: &Table,
+        index: usize,
+        course: &Course,
+        lines: &mut Vec<Line>,
+        now: Duration,
+    ) -> Arc<History> {
+        let Course { looked, ordered, broken_off, before } = course;
+        let service = &table.services[index];
+        let mut history = Arc::clone(&service.history);
+        let ordered = ordered.as_ref();
+        let by_order = ordered.and_then(|ordered| ordered.moved.as_ref());
+        for moved in by_order.into_iter().chain(&looked.moved) {
+            let reason = reason(service, moved, &looked.views, ordered);
+            let mut told = Told::moved(index, service, moved, &reason);
+            let ramp = before.filter(|_| moved.cause == Cause::Failback);
+            told.began = ramp.map_or(told.began, |ramp| ramp.began);
+            // What a forced order carries does not pass to the move that may follow from it.
+            if let Some(ordered) = ordered.filter(|_| by_order == Some(moved)) {
+                (told.forced, told.held) = (ordered.forced, ordered.held);
+            }
+            self.moved(table, told, &mut history, lines);
+        }
+        if let Some(hold) = ordered.filter(|ordered| ordered.held) {
+            Arc::make_mut(&mut history).held_because = Some(hold.reason.as_str().into());
+        }
+        let state = self.memory.failover(index);
+        let goes_on = |ramp: &Ramp| state.ramp.is_some_and(|now| now.began == ramp.began);
+        let ended = before.filter(|ramp| !goes_on(ramp) && state.serving != ramp.to);
+        if let Some(ramp) = ended {
+            let gone = || broken_because(&looked.views[ramp.to]);
+            let why = broken_off.clone().unwrap_or_else(gone);
+            let moved = broken(service, ramp, now);
+            let told = Told::moved(index, service, &moved, &why);
+            let told = Told { aborted: Some(why.clone()), published: now, ..told };
+            self.recorded(table, told, &mut history, lines);
+        }
+        history
+    }
+
+    pub(super) fn renewed(
         &self,
         index: usize,
         service: &Service,
@@ -105,23 +151,30 @@ impl<E: Effects> Control<E> {
 
     /// Every move of a service passes here once, just before it is published.
     pub(super) fn moved(
-        &self,
-        service: &Service,
-        moved: &Move,
-        _views: &[PoolView],
-        reason: &str,
-        _ordered: Option<&Ordered>,
-    ) -> Moved {
-        let name = |pool: usize| Arc::clone(&service.config.pools[pool].name);
-        Moved {
-            from: name(moved.from),
-            to: name(moved.to),
-            cause: moved.cause,
-            reason: reason.into(),
-            first_evidence: moved.first_evidence,
-            decided: moved.decided,
-            published: self.effects.now(),
-        }
+        &mut self,
+        table: &Table,
+        told: Told<'_>,
+        history: &mut Arc<History>,
+        lines: &mut Vec<Line>,
+    ) {
+        let published = self.effects.now();
+        let service = Arc::clone(&table.services[told.service].config.name);
+        let moved = Moved {
+            from: Arc::clone(&told.from.config.name),
+            to: Arc::clone(&told.to.config.name),
+            cause: told.cause,
+            reason: told.reason.into(),
+            // A return is timed from its decision; when it began is for its record alone.
+            first_evidence: match told.cause {
+                Cause::Health => told.began,
+                _ => told.decided,
+            },
+            decided: told.decided,
+            published,
+        };
+        Arc::make_mut(history).record(moved.clone());
+        lines.push(Line::Moved { service, moved });
+        self.recorded(table, Told { published, ..told }, history, lines);
     }
 
     /// Compares the pools of a return under way, and breaks it off where it goes badly: why.
@@ -145,6 +198,24 @@ impl<E: Effects> Control<E> {
         // When a return is due again is known after another look.
         self.memory.look(&self.current.load().config, index, now);
         Some(why)
+    }
+}
+
+fn broken_because(returning: &PoolView) -> String {
+    match returning.available() {
+        true => "the service stays where it is".to_owned(),
+        false => returning.shortage(),
+    }
+}
+
+/// A return that was broken off, as if it had been a move.
+fn broken(service: &Service, ramp: Ramp, now: Duration) -> Move {
+    Move {
+        from: service.serving,
+        to: ramp.to,
+        cause: Cause::Failback,
+        first_evidence: ramp.began,
+        decided: now,
     }
 }
 
@@ -218,10 +289,7 @@ fn returning(
             })
         }
         (Some(before), None) if state.serving != before.to => {
-            let gone = || match views[before.to].available() {
-                true => "the service stays where it is".to_owned(),
-                false => views[before.to].shortage(),
-            };
+            let gone = || broken_because(&views[before.to]);
             let why = broken_off.map_or_else(gone, str::to_owned);
             Some(Line::BrokenOff { service: name, to: pool(before.to), why })
         }

@@ -211,6 +211,17 @@ fn rig_with(
     file: Arc<Mutex<Checked>>,
     load: impl Fn() -> Checked + Send + Sync + 'static,
 ) -> Rig {
+    resumed_rig(config, sim, file, load, |control| control)
+}
+
+/// With a control that was prepared first.
+fn resumed_rig(
+    config: Arc<Config>,
+    sim: Arc<Sim>,
+    file: Arc<Mutex<Checked>>,
+    load: impl Fn() -> Checked + Send + Sync + 'static,
+    prepare: impl FnOnce(Control<World>) -> Control<World>,
+) -> Rig {
     let current = Current::new(build::first(config, 1, Duration::ZERO));
     let describe = |old: &Config, new: &Config| {
         vec![format!("{} services become {}", old.services.len(), new.services.len())]
@@ -219,6 +230,7 @@ fn rig_with(
     let (sightings, sighted) = mpsc::channel(1);
     let mut control = Control::new(World(Arc::clone(&sim)), Arc::clone(&current), source, sighted);
     control.random = fastrand::Rng::with_seed(SEED.get());
+    let control = prepare(control);
     let (events, counters) = (control.handle(), control.reload_counters());
     Rig { sim, current, events, sightings, counters, file, task: tokio::spawn(control.run()) }
 }

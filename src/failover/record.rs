@@ -112,6 +112,23 @@ impl Stamp {
     }
 }
 
+/// One moment on both clocks. A record uses the same one from its beginning to its end, so that no
+/// step of the wall clock comes between its times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Clock {
+    /// Since the process's origin.
+    pub now: Duration,
+    /// Since 1970.
+    pub unix: Duration,
+}
+
+impl Clock {
+    /// `at` is since the process's origin.
+    pub fn stamp(self, at: Duration) -> Stamp {
+        Stamp::of(at, self.now, self.unix)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Times {
     /// Equal to `decided` for a move without evidence.

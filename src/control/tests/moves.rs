@@ -195,3 +195,55 @@ async fn stop_ends_control_and_its_probes() {
     sleep(Duration::from_secs(10)).await;
     assert_eq!(rig.sim.asked(HOT), asked);
 }
+
+#[tokio::test(start_paused = true)]
+async fn from_what_a_request_met_to_the_move_it_takes_one_burst() {
+    let cases = [
+        (Seen::Refused, Life::Refusing, 20, 25),
+        // Two probes 20 ms after each other begin after the first, each patient for 100 ms …
+        (Seen::Silent, Life::Silent, 140, 145),
+        // … or 400 ms, where connections come about but no answer.
+        (Seen::Silent, Life::Slow(60_000), 440, 445),
+    ];
+    for (kind, life, from, to) in cases {
+        let rig = settled().await;
+        let id = rig.app().pools[0].endpoints[0].id;
+        rig.sim.let_be(HOT, life);
+        rig.sightings.send(saw(id, kind)).await.unwrap();
+        let took = rig.until(|table| serving(table) == 1).await;
+        assert!(between(took, from, to), "{kind:?} {life:?}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_towards_a_burst_is_void_while_requests_are_answered() {
+    let rig = settled().await;
+    let endpoint = Arc::clone(&rig.app().pools[0].endpoints[0]);
+    rig.sim.let_be(HOT, Life::Slow(600));
+    for _ in 0..200 {
+        let _ = rig.sightings.try_send(saw(endpoint.id, Seen::Silent));
+        endpoint.counters.workers.of(0).responses[1].increment();
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((serving(&rig.table()), rig.verdict(HOT)), (0, Verdict::Up), "slow is not dead");
+    assert!(endpoint.counters.probes.voids.value() > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_endpoints_that_die_at_once_do_not_take_all_sockets() {
+    let names: Vec<_> = (0..1000).map(|i| format!("10.1.{}.{}:80", i / 250, i % 250)).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let rig = rig(config(two_pools().listeners.clone(), vec![app(&names, &[STANDBY])]));
+    rig.until(|table| table.endpoints().all(|(_, v)| v == Verdict::Up)).await;
+    sleep(Duration::from_secs(5)).await;
+    names.iter().for_each(|name| rig.sim.let_be(name, Life::Silent));
+    for endpoint in &rig.app().pools[0].endpoints {
+        rig.sightings.send(saw(endpoint.id, Seen::Silent)).await.unwrap();
+    }
+    let before = rig.sim.asked.lock().unwrap().len();
+    sleep(Duration::from_millis(50)).await;
+    let asked = rig.sim.asked.lock().unwrap().len() - before;
+    assert!(asked <= bursts::AT_ONCE + 100, "and the ordinary ones: {asked}");
+    let took = rig.until(|table| serving(table) == 1).await;
+    assert!(took <= Duration::from_secs(4), "{took:?}");
+}

@@ -1,0 +1,450 @@
+//! ● The ledger: what control is told of observations and moves becomes records, and what the
+//! counters of a service say before and after becomes their cost.
+//!
+//! The cost of a move is the difference between two samples of the service's counters: the last
+//! one before the first evidence, and the one taken when nothing of it can grow any more. Whatever
+//! a request that straddles them does, it is counted when it ends, and so once.
+
+mod evidence;
+mod sample;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::config::{self, Failback};
+use crate::failover::record::{Clock, ConfigName, Cost, Evidence, Source, Times};
+use crate::failover::{Cause, Move, Record};
+use crate::table::{EndpointId, Pool, Service, Table};
+
+pub use evidence::Noted;
+use evidence::Observations;
+use sample::{Sample, Samples};
+
+/// Between two samples.
+const SAMPLE: Duration = Duration::from_secs(1);
+/// Between two looks for the first answer of the pool after, and how long it is looked for.
+const LOOK: Duration = Duration::from_millis(10);
+const LOOK_FOR: Duration = Duration::from_secs(10);
+/// A record is complete after this at the latest: the default `response_header` timeout, and some.
+const COMPLETE_AFTER: Duration = Duration::from_secs(35);
+
+/// All there is to know for records, by service. Survives reloads.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    observations: Observations,
+    books: BTreeMap<Arc<str>, Book>,
+    /// When the next sample is due.
+    sample_at: Duration,
+}
+
+#[derive(Debug)]
+struct Book {
+    next: u64,
+    samples: Samples,
+    open: Option<Open>,
+    /// Where the last record's cost ended: the next one begins no earlier.
+    settled: Option<Sample>,
+}
+
+/// A record whose cost is not final yet.
+#[derive(Debug)]
+struct Open {
+    record: Record,
+    clock: Clock,
+    before: Sample,
+    from: Arc<Pool>,
+    to: Arc<Pool>,
+    blamed: Option<Arc<Pool>>,
+    /// Single observations, as they were at the decision.
+    observed: Vec<Evidence>,
+    published: Duration,
+    /// Answers of the pool after when the move was published.
+    answers: u64,
+}
+
+/// A move, a return that was broken off, or a rehearsal of either, as control tells of it.
+#[derive(Debug)]
+pub struct Told<'a> {
+    /// Index of the service.
+    pub service: usize,
+    /// Of the table before the move, or after it.
+    pub from: Arc<Pool>,
+    pub to: Arc<Pool>,
+    pub cause: Cause,
+    pub reason: &'a str,
+    pub forced: bool,
+    pub held: bool,
+    pub aborted: Option<String>,
+    /// When that began which it is the end of: the first evidence, or a return by degrees. Equal to
+    /// `decided` for an order.
+    pub began: Duration,
+    pub decided: Duration,
+    pub published: Duration,
+    pub clock: Clock,
+}
+
+impl<'a> Told<'a> {
+    /// A move of this service, which is at this index; unforced, not held, not published yet.
+    pub fn moved(index: usize, service: &Service, moved: &Move, reason: &'a str) -> Self {
+        Self {
+            service: index,
+            from: Arc::clone(&service.pools[moved.from]),
+            to: Arc::clone(&service.pools[moved.to]),
+            cause: moved.cause,
+            reason,
+            forced: false,
+            held: false,
+            aborted: None,
+            began: moved.first_evidence,
+            decided: moved.decided,
+            published: moved.decided,
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// The counters of a service at one moment, for the cost of what is no move.
+#[derive(Debug)]
+pub struct Meter(Sample);
+
+impl Meter {
+    pub fn begin(table: &Table, index: usize, now: Duration) -> Self {
+        Self(Sample::of(table, index, now))
+    }
+
+    /// What was rescued, lost and held since then.
+    pub fn cost(&self, table: &Table, index: usize, now: Duration, in_flight: u64) -> Cost {
+        let most = table.services.get(index).map_or(0, |service| longest_wait(service));
+        Sample::of(table, index, now).cost_since(&self.0, in_flight, most)
+    }
+}
+
+impl Ledger {
+    /// The last success of each endpoint of a pool.
+    pub fn proof(&self, pool: &Arc<Pool>, clock: Clock) -> Vec<Evidence> {
+        self.observations.of_move(None, Some(pool), clock)
+    }
+
+    /// Told of every observation that was folded.
+    pub fn observed(&mut self, id: EndpointId, noted: Noted) {
+        self.observations.note(id, noted);
+    }
+
+    /// The numbers that records of a service go on with: after a restart.
+    pub fn resume(&mut self, service: &Arc<str>, next: u64) {
+        self.books.insert(Arc::clone(service), Book { next: next.max(1), ..Book::new(&[]) });
+    }
+
+    /// For the state file.
+    pub fn next_number(&self, service: &Service) -> u64 {
+        let known = self.books.get(&service.config.name).map(|book| book.next);
+        known.unwrap_or_else(|| Book::of(service).next)
+    }
+
+    /// Forgets what a new configuration no longer has.
+    pub fn follow(&mut self, table: &Table) {
+        let known: HashSet<EndpointId> = table.endpoints().map(|(known, _)| known.id).collect();
+        self.observations.retain(|id| known.contains(&id));
+        self.books.retain(|name, _| table.service(name).is_some());
+    }
+
+    /// Records to be kept in the service's history and published with the move: the one before, if
+    /// it was not complete yet, and this one.
+    pub fn moved(&mut self, table: &Table, told: &Told<'_>) -> Vec<Arc<Record>> {
+        let Some(service) = table.services.get(told.service) else { return Vec::new() };
+        let name = &service.config.name;
+        let now = Sample::of(table, told.service, told.decided);
+        let known = self.books.entry(Arc::clone(name));
+        let book = known.or_insert_with(|| Book::of(service));
+        let mut records: Vec<_> = book.complete(service, now.clone()).into_iter().collect();
+        let open = book.open(table, service, told, &self.observations, &now);
+        records.push(Arc::new(open.record.clone()));
+        book.open = Some(open);
+        records
+    }
+
+    /// When [`Ledger::tick`] has something to do.
+    pub fn wake(&self, now: Duration) -> Duration {
+        let looks = self
+            .books
+            .values()
+            .any(|book| book.open.as_ref().is_some_and(|open| open.looks_for_an_answer(now)));
+        if looks { self.sample_at.min(now + LOOK) } else { self.sample_at }
+    }
+
+    /// Takes samples where they are due; records that are complete now or know more, with the index
+    /// of their service.
+    pub fn tick(&mut self, table: &Table, now: Duration) -> Vec<(usize, Arc<Record>)> {
+        let samples = now >= self.sample_at;
+        if samples {
+            self.sample_at = now + SAMPLE;
+        }
+        let mut known = Vec::new();
+        for (index, service) in table.services.iter().enumerate() {
+            let name = &service.config.name;
+            if !self.books.contains_key(name) {
+                self.books.insert(Arc::clone(name), Book::of(service));
+            }
+            let Some(book) = self.books.get_mut(name) else { continue };
+            if let Some(open) = &mut book.open {
+                open.look(service, now);
+            }
+            if samples {
+                let record = book.sample(service, Sample::of(table, index, now));
+                known.extend(record.map(|record| (index, record)));
+            }
+        }
+        known
+    }
+}
+
+impl Book {
+    fn new(records: &[u64]) -> Self {
+        let next = records.iter().max().map_or(1, |last| last + 1);
+        Self { next, samples: Samples::default(), open: None, settled: None }
+    }
+
+    /// Its records go on after those that are in its history.
+    fn of(service: &Service) -> Self {
+        let number = |id: &str| id.rsplit_once('-')?.1.parse::<u64>().ok();
+        let records = service.history.records.iter();
+        Self::new(&records.filter_map(|record| number(&record.id)).collect::<Vec<_>>())
+    }
+
+    fn open(
+        &mut self,
+        table: &Table,
+        service: &Service,
+        told: &Told<'_>,
+        observations: &Observations,
+        now: &Sample,
+    ) -> Open {
+        let before = match told.began < told.decided {
+            true => self.samples.before(told.began).unwrap_or(now),
+            false => now,
+        };
+        let before = match &self.settled {
+            Some(settled) if settled.at > before.at => settled,
+            _ => before,
+        };
+        let blamed = match (told.cause, &told.aborted) {
+            (_, Some(_)) => Some(Arc::clone(&told.to)),
+            (Cause::Health, None) => Some(Arc::clone(&told.from)),
+            _ => None,
+        };
+        let clock = told.clock;
+        let live = blamed.as_ref().and_then(|pool| observations.first_live(pool, before.at));
+        let evidence = live.map_or(told.began, |live| live.min(told.began));
+        let times = Times {
+            first_evidence: clock.stamp(evidence.min(told.decided)),
+            decided: clock.stamp(told.decided),
+            published: clock.stamp(told.published),
+            ..Times::default()
+        };
+        let number = self.next;
+        self.next += 1;
+        let record = Record {
+            id: format!("{}-{number}", service.config.name),
+            service: service.config.name.to_string(),
+            from: told.from.config.name.to_string(),
+            to: told.to.config.name.to_string(),
+            cause: told.cause,
+            reason: told.reason.to_owned(),
+            forced: told.forced,
+            held: told.held,
+            aborted: told.aborted.clone(),
+            evidence: Vec::new(),
+            rules: rules(&service.config, told),
+            config: ConfigName {
+                generation: table.generation,
+                digest: table.config.digest.clone(),
+            },
+            times,
+            cost: Cost { in_flight: in_flight(&told.from), ..Cost::default() },
+            complete: false,
+        };
+        let blames = told.aborted.is_none().then_some(&told.from).filter(|_| blamed.is_some());
+        let observed = match blames {
+            Some(from) => observations.of_move(Some(from), Some(&told.to), clock),
+            None => observations.of_move(blamed.as_ref(), None, clock),
+        };
+        let mut open = Open {
+            record,
+            clock,
+            before: before.clone(),
+            from: Arc::clone(&told.from),
+            to: Arc::clone(&told.to),
+            blamed,
+            observed,
+            published: told.published,
+            answers: answers(&told.to),
+        };
+        open.count(service, now);
+        open.look(service, told.published);
+        open
+    }
+
+    /// Takes the sample of a second; the record, if that completes it.
+    fn sample(&mut self, service: &Service, sample: Sample) -> Option<Arc<Record>> {
+        let before = self.samples.last_at();
+        let calm = self.samples.push(sample.clone());
+        if let Some(open) = &self.open {
+            let whole = before.is_some_and(|before| before >= open.published);
+            let over = sample.at >= open.published + COMPLETE_AFTER;
+            let quiet = calm && whole && open.is_over(service, sample.at);
+            return if over || quiet { self.complete(service, sample) } else { None };
+        }
+        if calm {
+            forget_marks(service, before.unwrap_or_default());
+        }
+        None
+    }
+
+    fn complete(&mut self, service: &Service, now: Sample) -> Option<Arc<Record>> {
+        let mut open = self.open.take()?;
+        open.count(service, &now);
+        open.record.times.completed = Some(open.clock.stamp(now.at));
+        open.record.complete = true;
+        self.settled = Some(now);
+        Some(Arc::new(open.record))
+    }
+}
+
+impl Open {
+    /// The first answer of the pool after is still looked for.
+    fn looks_for_an_answer(&self, now: Duration) -> bool {
+        self.record.times.first_success.is_none() && now < self.published + LOOK_FOR
+    }
+
+    /// Nobody answers from the pool before any more, and nobody waits.
+    fn is_over(&self, service: &Service, now: Duration) -> bool {
+        let waiting = service.counters.holding.load(Ordering::Relaxed);
+        !self.looks_for_an_answer(now) && waiting == 0 && in_flight(&self.from) == 0
+    }
+
+    fn look(&mut self, service: &Service, now: Duration) {
+        if !self.looks_for_an_answer(now) {
+            return;
+        }
+        // Set by the first request that was answered elsewhere while the pool before still served.
+        let elsewhere = match service.counters.first_elsewhere.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos - 1)),
+        };
+        let elsewhere = elsewhere.filter(|at| *at >= self.before.at && self.is_a_rescue());
+        let seen = (answers(&self.to) > self.answers).then_some(now);
+        self.record.times.first_success = elsewhere.or(seen).map(|at| self.clock.stamp(at));
+    }
+
+    fn is_a_rescue(&self) -> bool {
+        self.record.cause == Cause::Health && self.record.aborted.is_none()
+    }
+
+    /// Brings cost and counted evidence up to `now`.
+    fn count(&mut self, service: &Service, now: &Sample) {
+        let in_flight = self.record.cost.in_flight;
+        self.record.cost = now.cost_since(&self.before, in_flight, longest_wait(service));
+        self.record.evidence = self.observed.clone();
+        let Some(pool) = &self.blamed else { return };
+        let counted: Vec<_> = now.failures_since(&self.before, pool).collect();
+        if counted.is_empty() {
+            return;
+        }
+        // What control was told of requests one by one is in these counts.
+        self.record.evidence.retain(|known| known.source != Source::Live || known.success);
+        for (id, kind, count) in counted {
+            let Some(endpoint) = pool.endpoints.iter().find(|known| known.id == id) else {
+                continue;
+            };
+            self.record.evidence.push(Evidence {
+                pool: pool.config.name.to_string(),
+                endpoint: endpoint.config.name.to_string(),
+                source: Source::Live,
+                result: kind.to_owned(),
+                success: false,
+                count,
+                at: self.clock.stamp(now.at),
+                phases: None,
+            });
+        }
+    }
+}
+
+/// In a calm time what was longest and first begins anew, unless it is younger than `before`.
+fn forget_marks(service: &Service, before: Duration) {
+    let counters = &service.counters;
+    for cells in counters.workers.iter() {
+        cells.rescue_wait_most_micros.store(0, Ordering::Relaxed);
+    }
+    let first = counters.first_elsewhere.load(Ordering::Relaxed);
+    if first > 0 && Duration::from_nanos(first - 1) < before {
+        // A worker may have set it anew; then it stays.
+        let _ = counters.first_elsewhere.compare_exchange(
+            first,
+            0,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+}
+
+fn longest_wait(service: &Service) -> u64 {
+    let cells = service.counters.workers.iter();
+    cells.map(|cells| cells.rescue_wait_most_micros.load(Ordering::Relaxed)).max().unwrap_or(0)
+}
+
+fn in_flight(pool: &Pool) -> u64 {
+    pool.endpoints.iter().map(|endpoint| u64::from(endpoint.in_flight())).sum()
+}
+
+/// Answers the endpoints of a pool gave.
+fn answers(pool: &Pool) -> u64 {
+    let cells = pool.endpoints.iter().map(|endpoint| &endpoint.counters.workers);
+    cells.map(|cells| cells.sum(|cells| cells.responses.iter().map(|c| c.value()).sum())).sum()
+}
+
+/// The values that decided, by the names of their keys.
+fn rules(service: &config::Service, told: &Told<'_>) -> BTreeMap<String, String> {
+    let mut rules = BTreeMap::new();
+    let mut rule = |name: &str, value: String| rules.insert(name.to_owned(), value);
+    let returned = told.cause == Cause::Failback;
+    let pool = if returned { &told.to.config } else { &told.from.config };
+    if matches!(told.cause, Cause::Start | Cause::Removed) {
+        return rules;
+    }
+    rule("min_healthy", pool.min_healthy.to_string());
+    if let Some(check) = pool.health_check.as_ref().filter(|_| returned) {
+        rule("healthy_threshold", check.healthy_threshold.to_string());
+    }
+    if let (true, Failback::Auto { stable_for, ramp }) = (returned, service.failover.failback) {
+        rule("stable_for", period(stable_for));
+        rule("ramp", period(ramp));
+    }
+    let lost = pool.health_check.as_ref().filter(|_| told.cause == Cause::Health);
+    if let Some(check) = lost {
+        rule("unhealthy_threshold", check.unhealthy_threshold.to_string());
+        rule("healthy_threshold", check.healthy_threshold.to_string());
+        rule("interval", period(check.interval));
+        rule("fast_interval", period(check.fast_interval));
+        rule("timeout", period(check.timeout));
+    }
+    if let (Cause::Health, Some(errors)) = (told.cause, service.outlier_errors) {
+        rule("consecutive_errors", errors.to_string());
+    }
+    rules
+}
+
+/// As an operator would write it.
+fn period(time: Duration) -> String {
+    let millis = time.as_millis();
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    match units.iter().find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
