@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use control::orders::{self, Drill, SetMode, Switch};
+use control::orders::{self, DrillArgs, ModeArgs, SwitchArgs};
 use control::{Address, Client, Format, records};
 use load::RealWorld;
 
@@ -82,12 +82,13 @@ enum Command {
     /// Move a service to another pool; it stays there until health forces a move
     Switch {
         #[command(flatten)]
-        order: Switch,
+        order: SwitchArgs,
         #[command(flatten)]
         at: At,
     },
     /// End a hold, and the standing of a switch: health and failback decide again
     Release {
+        /// Which service
         service: String,
         /// Why, for the log
         #[arg(long)]
@@ -98,7 +99,7 @@ enum Command {
     /// Take an endpoint out of use, or back in
     Mode {
         #[command(flatten)]
-        order: SetMode,
+        order: ModeArgs,
         #[command(flatten)]
         at: At,
     },
@@ -129,7 +130,7 @@ enum Command {
     /// Rehearse a failover, and report its time and cost; exit code 1 if it did not pass
     Drill {
         #[command(flatten)]
-        order: Drill,
+        order: DrillArgs,
         /// As JSON
         #[arg(long)]
         json: bool,

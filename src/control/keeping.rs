@@ -1,4 +1,4 @@
-//! ○ What control keeps of what happens: records with their cost, the state file, the probe history.
+//! ○ What control keeps of what happens: records with their cost, the state file, the history.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -257,19 +257,14 @@ impl Book {
             aborted: told.aborted.clone(),
             evidence: Vec::new(),
             rules: rules(&service.config, told),
-            config: ConfigName {
-                generation: table.generation,
-                digest: table.config.digest.clone(),
-            },
+            config: config_of(table),
             times,
             cost: Cost { in_flight: in_flight(&told.from), ..Cost::default() },
             complete: false,
         };
-        let blames = told.aborted.is_none().then_some(&told.from).filter(|_| blamed.is_some());
-        let observed = match blames {
-            Some(from) => observations.of_move(Some(from), Some(&told.to), clock),
-            None => observations.of_move(blamed.as_ref(), None, clock),
-        };
+        // A return that was broken off proves nothing of the pool that was to take over.
+        let proved = told.aborted.is_none().then_some(&told.to).filter(|_| blamed.is_some());
+        let observed = observations.of_move(blamed.as_ref(), proved, clock);
         let mut open = Open {
             record,
             clock,
@@ -370,6 +365,10 @@ impl Open {
             });
         }
     }
+}
+
+fn config_of(table: &Table) -> ConfigName {
+    ConfigName { generation: table.generation, digest: table.config.digest.clone() }
 }
 
 /// In a calm time what was longest and first begins anew, unless it is younger than `before`.

@@ -49,6 +49,8 @@ pub(super) struct Watch {
     /// When all its endpoints are asked again, out of turn: while nobody can serve, or a move hangs
     /// on an answer.
     pub(super) round: Option<Duration>,
+    /// When a darkness that came over all pools at once ended the last time.
+    lit: Option<Duration>,
     /// Watches a return by degrees.
     pub(super) guard: Option<Guard>,
     /// A part of new requests that a rehearsal gives to another pool.
@@ -162,6 +164,7 @@ impl Memory {
             let mut watch = Watch::new(failover, slots, true);
             if let Some(known) = known {
                 // A return under way goes on being watched, if it goes on.
+                watch.lit = self.services[known].lit;
                 let guard = self.services[known].guard.clone();
                 watch.guard = guard.filter(|guard| guard.is_of(watch.failover.ramp));
             }
@@ -259,9 +262,7 @@ impl Memory {
         let watch = &self.services[place.service];
         let observation = match observed.observation {
             // The darkness may have been ours: what was asked in it and not answered is void.
-            Observation::Failure(Failure::Timeout)
-                if watch.failover.light.is_some_and(|light| began < light) =>
-            {
+            Observation::Failure(Failure::Timeout) if watch.lit.is_some_and(|lit| began < lit) => {
                 Observation::SelfFault
             }
             observation => observation,
@@ -285,6 +286,9 @@ impl Memory {
         let before = std::mem::replace(&mut watch.failover, step.state);
         watch.wake = step.wake.map(|wake| now + wake);
         watch.stale = false;
+        if before.dark == Some(true) && watch.failover.dark.is_none() {
+            watch.lit = Some(now);
+        }
         // What changed the trouble may end it: all are asked at once.
         if !watch.is_pressed() {
             watch.round = None;
@@ -402,7 +406,8 @@ impl Memory {
 
 impl Watch {
     fn new(failover: failover::State, slots: Vec<Vec<u32>>, stale: bool) -> Self {
-        Self { failover, slots, wake: None, round: None, guard: None, rehearsal: None, stale }
+        let (wake, round, lit, guard, rehearsal) = (None, None, None, None, None);
+        Self { failover, slots, wake, round, lit, guard, rehearsal, stale }
     }
 
     /// Nobody can serve, or a move hangs on an answer: every answer counts now.

@@ -178,13 +178,16 @@ impl<E: Effects> Control<E> {
                 None => std::future::pending().await,
             }
         };
+        // In this order, so that a storm of reports cannot keep the clock or an operator waiting,
+        // and a simulation runs the same way twice.
         tokio::select! {
+            biased;
             event = self.events.1.recv() => Happening::Event(event),
+            () = time => Happening::Time,
+            loaded = self.reloads.loaded() => Happening::Loaded(loaded),
             _ = self.reports.recv_many(&mut self.batch, QUEUE) => Happening::Reports,
             // A closed channel would be ready for ever.
             1.. = self.sightings.recv_many(&mut self.seen, QUEUE) => Happening::Sightings,
-            loaded = self.reloads.loaded() => Happening::Loaded(loaded),
-            () = time => Happening::Time,
         }
     }
 

@@ -120,6 +120,9 @@ impl<E: Effects> Control<E> {
             }
             self.moved(table, told, &mut history, lines);
         }
+        if let Some(hold) = ordered.filter(|ordered| ordered.held) {
+            Arc::make_mut(&mut history).held_because = Some(hold.reason.as_str().into());
+        }
         let state = self.memory.failover(index);
         let goes_on = |ramp: &Ramp| state.ramp.is_some_and(|now| now.began == ramp.began);
         let ended = before.filter(|ramp| !goes_on(ramp) && state.serving != ramp.to);

@@ -14,6 +14,8 @@ pub struct History {
     /// First evidence → switched, of moves forced by health.
     pub detection: Detection,
     pub last: Option<Moved>,
+    /// Why the service is held, or was last; an order to hold need not move it.
+    pub held_because: Option<Arc<str>>,
     /// In full, the newest last; [`KEPT`] at the most.
     pub records: VecDeque<Arc<Record>>,
 }

@@ -46,8 +46,9 @@ pub(crate) struct Peer {
     tuned: bool,
     path: PathBuf,
     pub(crate) version: String,
-    /// Lines added to Standfast's configuration.
+    /// Lines added to Standfast's configuration: at its top, and to its service.
     extra: String,
+    of_service: &'static str,
 }
 
 impl fmt::Display for Peer {
@@ -84,7 +85,7 @@ pub(crate) fn peers(args: &Args) -> Result<Vec<Peer>> {
             }
             let tuned = tuned && program != Program::Standfast;
             let (path, version, extra) = (path.clone(), version.clone(), String::new());
-            peers.push(Peer { program, tuned, path, version, extra });
+            peers.push(Peer { program, tuned, path, version, extra, of_service: "" });
         }
     }
     Ok(peers)
@@ -112,6 +113,11 @@ impl Peer {
         proxy.wait_serving();
     }
 
+    /// The same, closing the sessions on a pool that was lost all at once.
+    pub(crate) fn closing_at_once(&self) -> Self {
+        Self { of_service: "    failover: { sessions: { spread: 0s } }\n", ..self.clone() }
+    }
+
     /// The same with a state file in the rig's directory; itself where there is no such thing.
     pub(crate) fn remembering(&self, rig: &Rig) -> (Self, Option<String>) {
         if self.program != Program::Standfast {
@@ -131,7 +137,9 @@ impl Peer {
     }
 
     fn standfast_config(&self, rig: &Rig) -> String {
-        format!("{}{}", self.extra, rig.config())
+        let pools = "    pools:\n";
+        let config = rig.config().replace(pools, &format!("{}{pools}", self.of_service));
+        format!("{}{config}", self.extra)
     }
 
     /// Writes its configuration; returns its directory and the command that starts it.

@@ -148,6 +148,7 @@ impl Scenario {
         let mut rig = Rig::new();
         let (peer, note) = match self {
             Self::Restarts => peer.remembering(&rig),
+            Self::Websockets => (peer.closing_at_once(), None),
             _ => (peer.clone(), None),
         };
         let peer = &peer;

@@ -61,10 +61,13 @@ fn release(service: &table::Service) -> String {
     format!("`standfast release {}`", service.config.name)
 }
 
-/// The words of the operator's order that holds or stands, if it is the one the service moved by.
+/// The words of the operator's order that holds, or of the one that stands.
 pub(super) fn order_reason(service: &table::Service) -> Option<String> {
-    let state = &service.failover;
-    let last = service.history.last.as_ref().filter(|_| state.held || state.stands)?;
+    let (state, history) = (&service.failover, &service.history);
+    if state.held {
+        return history.held_because.as_ref().map(ToString::to_string);
+    }
+    let last = history.last.as_ref().filter(|_| state.stands)?;
     let ours = last.cause == Cause::Manual && *last.to == *name(service, service.serving);
     ours.then(|| last.reason.to_string())
 }
@@ -240,6 +243,7 @@ mod tests {
             decided: Duration::from_secs(1000),
             published: Duration::from_secs(1000),
         });
+        history.held_because = Some("the disks of hot".into());
         let standing = |_| Standing { verdict, ..Standing::default() };
         build::service(&table.services[0], &state, None, Arc::new(history), &standing)
     }
@@ -250,7 +254,10 @@ mod tests {
         let coming = coming(&held, MOMENT).unwrap();
         assert_eq!(coming.kind, "held");
         assert_eq!(coming.why, "nothing moves by itself until `standfast release app`");
-        assert_eq!(order_reason(&held).as_deref(), Some("upgrade of hot"));
+        assert_eq!(order_reason(&held).as_deref(), Some("the disks of hot"));
+        let stands = service(Verdict::Up, |state| state.stands = true);
+        assert_eq!(order_reason(&stands).as_deref(), Some("upgrade of hot"));
+        assert_eq!(order_reason(&service(Verdict::Up, |_| {})), None);
         let told = takeover(&held).unwrap();
         assert_eq!((&*told.pool, told.ready), ("hot", false));
         assert_eq!(told.because, "an operator holds the service: `standfast release app`");

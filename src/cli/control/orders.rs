@@ -11,7 +11,8 @@ use crate::control::DrillReport;
 
 /// A planned move.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Switch {
+pub struct SwitchArgs {
+    /// Which service
     pub service: String,
     /// The pool that is to serve
     #[arg(long, value_name = "POOL")]
@@ -29,7 +30,7 @@ pub struct Switch {
 
 /// What an endpoint is used for.
 #[derive(Debug, Clone, clap::Args)]
-pub struct SetMode {
+pub struct ModeArgs {
     /// Which endpoint, such as app/hot/10.0.1.10:80
     #[arg(value_name = "SERVICE/POOL/ENDPOINT")]
     pub endpoint: EndpointPath,
@@ -46,7 +47,8 @@ pub struct SetMode {
 
 /// A rehearsed failover.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Drill {
+pub struct DrillArgs {
+    /// Which service
     pub service: String,
     /// Ask the other pool and decide, move nothing (the default)
     #[arg(long, group = "kind", conflicts_with = "watch")]
@@ -93,8 +95,8 @@ fn of_service(service: &str, what: &str) -> String {
 }
 
 /// `standfast switch`: a planned move of a service to a pool.
-pub fn switch(client: &Client, order: &Switch, out: &mut dyn Write) -> Outcome {
-    let Switch { service, to, reason, hold, force } = order;
+pub fn switch(client: &Client, order: &SwitchArgs, out: &mut dyn Write) -> Outcome {
+    let SwitchArgs { service, to, reason, hold, force } = order;
     let body = json!({ "to": to, "reason": reason, "hold": hold, "force": force });
     outcome(client.post(&of_service(service, "switch"), &body, Limit::Order), out)?;
     let service = text::clean(service);
@@ -125,8 +127,9 @@ pub fn release(
 }
 
 /// `standfast mode`: what an endpoint is used for.
-pub fn mode(client: &Client, order: &SetMode, out: &mut dyn Write) -> Outcome {
-    let SetMode { endpoint: EndpointPath { service, pool, endpoint }, mode, reason, force } = order;
+pub fn mode(client: &Client, order: &ModeArgs, out: &mut dyn Write) -> Outcome {
+    let ModeArgs { endpoint: EndpointPath { service, pool, endpoint }, mode, reason, force } =
+        order;
     let path = format!("pools/{}/endpoints/{}/mode", encoded(pool), encoded(endpoint));
     let body = json!({ "mode": mode, "reason": reason, "force": force });
     outcome(client.put(&of_service(service, &path), &body), out)?;
@@ -142,10 +145,10 @@ pub fn mode(client: &Client, order: &SetMode, out: &mut dyn Write) -> Outcome {
 }
 
 /// `standfast drill`: fails where the drill did not pass.
-pub fn drill(client: &Client, order: &Drill, format: Format, out: &mut dyn Write) -> Outcome {
+pub fn drill(client: &Client, order: &DrillArgs, format: Format, out: &mut dyn Write) -> Outcome {
     let kind = match order {
-        Drill { share: Some(_), .. } => "share",
-        Drill { full: true, .. } => "full",
+        DrillArgs { share: Some(_), .. } => "share",
+        DrillArgs { full: true, .. } => "full",
         _ => "decision",
     };
     let mut body = json!({ "kind": kind });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::orders::{Drill, EndpointPath, SetMode, Switch};
+use super::orders::{DrillArgs, EndpointPath, ModeArgs, SwitchArgs};
 use super::*;
 use crate::admin::ready::{Phase, Readiness};
 use crate::admin::view::outlook::{Share, Stuck};
@@ -118,13 +118,13 @@ fn carry_out(event: Event) {
 const PLAIN: Format = Format { json: false, paint: Paint(false) };
 const JSON: Format = Format { json: true, paint: Paint(false) };
 
-fn move_to(service: &str, to: &str, hold: bool) -> Switch {
+fn move_to(service: &str, to: &str, hold: bool) -> SwitchArgs {
     let (service, to) = (service.to_owned(), to.to_owned());
-    Switch { service, to, reason: "upgrade".to_owned(), hold, force: false }
+    SwitchArgs { service, to, reason: "upgrade".to_owned(), hold, force: false }
 }
 
-fn drill_of(full: bool) -> Drill {
-    Drill {
+fn drill_of(full: bool) -> DrillArgs {
+    DrillArgs {
         service: "app".to_owned(),
         decision: false,
         share: None,
@@ -237,7 +237,7 @@ fn each_change_says_what_it_did_and_how_to_undo_it() {
     let set = |endpoint: &str| {
         let endpoint: EndpointPath = endpoint.parse().unwrap();
         let (mode, reason) = ("drain".to_owned(), "disk".to_owned());
-        printed(|out| orders::mode(client, &SetMode { endpoint, mode, reason, force: false }, out))
+        printed(|out| orders::mode(client, &ModeArgs { endpoint, mode, reason, force: false }, out))
     };
     let drained = set("app/hot/10.0.1.10:80").unwrap();
     assert!(drained.starts_with("10.0.1.10:80 of app is drain\n"), "{drained}");

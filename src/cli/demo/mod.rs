@@ -20,7 +20,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use setup::Stage;
 use show::Show;
+
+use super::control::records;
+use super::control::text::Paint;
+use super::control::text::explain::explain;
+use crate::failover::Cause;
 
 #[derive(Debug, Clone, Args)]
 pub struct Options {
@@ -53,6 +59,18 @@ pub fn demo(options: &Options) -> ExitCode {
     }
 }
 
+/// The failover that was played, as `standfast explain` tells it; nothing if it is not recorded.
+fn explained(stage: &Stage, colour: bool) -> Vec<String> {
+    let table = stage.running.current.load();
+    let records = table.services.iter().flat_map(|service| &service.history.records);
+    let failover = records.into_iter().find(|record| record.cause == Cause::Health);
+    let clock = records::clock();
+    let told = failover.map(|record| explain(record, None, clock, Paint(colour)));
+    let hint = "\nthe record of the failover, as `standfast explain` tells it:\n\n";
+    told.map(|told| format!("{hint}{told}").lines().map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
 async fn perform(options: &Options) -> Result<bool, String> {
     let mut stage = setup::build(options.port)?;
     let mut show = Show::new();
@@ -60,6 +78,7 @@ async fn perform(options: &Options) -> Result<bool, String> {
     let report = story::play(&mut stage, &mut show, options.rate).await;
     if let Ok(report) = &report {
         show.print(&summary::lines(report, show.paint));
+        show.print(&explained(&stage, show.paint.0));
     }
     let good = report.as_ref().is_ok_and(story::Report::is_good);
     if options.keep {

@@ -46,8 +46,10 @@ pub(crate) fn explain(
     }
     let (generation, digest) = (record.config.generation, &record.config.digest);
     line(&mut out, &format!("  configuration {generation} ({digest})"));
-    head(&mut out, "what comes next", paint);
-    out.push_str(&next(record, service, paint));
+    if let Some(service) = service {
+        head(&mut out, "what comes next", paint);
+        out.push_str(&next(record, service, paint));
+    }
     out
 }
 
@@ -204,10 +206,7 @@ fn phases(seen: &Evidence) -> String {
     format!(" in {}{parts}", millis(phases.total))
 }
 
-fn next(record: &Record, service: Option<&Service>, paint: Paint) -> String {
-    let Some(service) = service else {
-        return one(&format!("  {} is no longer configured", record.service));
-    };
+fn next(record: &Record, service: &Service, paint: Paint) -> String {
     let Service { name, serving, .. } = service;
     let after = if record.aborted.is_some() { &record.from } else { &record.to };
     let mut out = one(&format!("  {serving} serves now"));
@@ -297,7 +296,7 @@ what comes next
         let told = explain(&ordered, Some(&service()), CLOCK, Paint(false));
         for part in [
             "app moved from standby to hot",
-            "ordered it: upgrade; FORCED although it was worse; to stay there",
+            "ordered it: upgrade; FORCED although it was worse; to stay\n    there until released",
             "  lost       none of 0 requests\n",
             "not final yet",
             "standby serves again: `standfast history app`",
@@ -316,6 +315,6 @@ what comes next
         let told = explain(&broken, None, CLOCK, Paint(true));
         assert!(told.contains("the return of app to hot was broken off"), "{told}");
         assert!(told.contains("\x1b[1;31m  ABORTED: hot errs more"), "{told}");
-        assert!(told.contains("no longer configured"), "{told}");
+        assert!(!told.contains("what comes next"), "{told}");
     }
 }

@@ -17,7 +17,9 @@ pub(crate) fn history(records: &[Record], clock: Clock, paint: Paint) -> String 
     let all = || std::iter::once(&heads).chain(&rows);
     let width =
         |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let mut widths: [usize; 8] = std::array::from_fn(width);
+    // The last one takes what is left.
+    widths[7] = 0;
     let told = |row: &[String; 8]| {
         let cells = row.iter().zip(widths).map(|(text, width)| format!("{text:width$}"));
         one(&cells.collect::<Vec<_>>().join("  "))

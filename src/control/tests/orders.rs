@@ -1,0 +1,111 @@
+//! What an operator orders.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_moves_a_service_and_it_stays_there() {
+    let rig = settled().await;
+    assert_eq!(rig.switch("standby").await.unwrap(), "app moved from hot to standby");
+    assert_eq!((serving(&rig.table()), rig.app().cause), (1, Cause::Manual));
+    assert_eq!(&*rig.app().history.last.clone().unwrap().reason, "patch day");
+    assert_eq!(rig.switch("standby").await.unwrap(), "app is served by standby already");
+    sleep(Duration::from_secs(1_000)).await;
+    assert_eq!(serving(&rig.table()), 1);
+    rig.sim.let_be(HOT, Life::Refusing);
+    rig.until(|table| !table.services[0].pools[0].available).await;
+    let refusal = rig.switch("hot").await.unwrap_err();
+    let expected =
+        "app is not moved to hot: the pool is not available: 0 of 1 endpoints up, needs 1";
+    assert_eq!(refusal, expected);
+    assert_eq!(rig.switch("cold").await.unwrap_err(), "app has no pool cold");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_switch_asks_the_target_first_and_is_refused_if_it_does_not_answer() {
+    let rig = settled().await;
+    let asked = rig.sim.asked(STANDBY);
+    rig.sim.let_be(STANDBY, Life::Refusing);
+    // Its verdict is still up: nobody has asked it since.
+    let refusal = rig.switch("standby").await.unwrap_err();
+    let expected = "standby cannot take over: 0 of 1 endpoints answered a probe just now, needs 1";
+    assert_eq!((refusal.as_str(), serving(&rig.table())), (expected, 0));
+    assert!(rig.sim.asked(STANDBY) > asked);
+    rig.sim.let_be(STANDBY, Life::Silent);
+    let begin = Instant::now();
+    assert!(rig.switch("standby").await.is_err());
+    assert!(begin.elapsed() <= Duration::from_millis(860), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_keeps_the_service_where_it_is_until_it_is_released() {
+    let rig = settled().await;
+    let said = rig.switch_with("standby", true, false).await.unwrap();
+    assert_eq!(said, "app moved from hot to standby, and held there");
+    rig.sim.let_be(STANDBY, Life::Refusing);
+    rig.until(|table| !table.services[0].pools[1].available).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((serving(&rig.table()), rig.app().failover.held), (1, true));
+    // Neither does a reload end it.
+    rig.reload(false).await.unwrap();
+    assert!(rig.app().failover.held);
+    assert_eq!(rig.release().await.unwrap(), "app is released; it is served by hot");
+    assert_eq!(rig.app().cause, Cause::Health);
+    assert_eq!(rig.release().await.unwrap(), "app was not held; nothing changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_drained_gets_no_requests_and_the_last_one_moves_the_service() {
+    let other = "10.0.1.2:80";
+    let rig = rig(config(two_pools().listeners.clone(), vec![app(&[HOT, other], &[STANDBY])]));
+    rig.until(|table| table.endpoints().all(|(_, v)| v == Verdict::Up)).await;
+    assert_eq!(rig.mode("hot", HOT, Mode::Drain, false).await.unwrap(), "10.0.1.1:80 drains");
+    assert_eq!((rig.app().pools[0].modes[0], serving(&rig.table())), (Mode::Drain, 0));
+    rig.reload(false).await.unwrap();
+    assert_eq!(rig.app().pools[0].modes[0], Mode::Drain, "it survives a reload");
+    rig.mode("hot", other, Mode::Off, false).await.unwrap();
+    let last = rig.app().history.last.clone().unwrap();
+    assert_eq!((serving(&rig.table()), last.cause), (1, Cause::Manual));
+    assert_eq!(&*last.reason, "0 of 2 endpoints up (2 drained or off), needs 1: patch day");
+    let refusal = rig.mode("standby", STANDBY, Mode::Off, false).await.unwrap_err();
+    assert!(refusal.starts_with("app would be left without an available pool"), "{refusal}");
+    assert!(rig.mode("standby", STANDBY, Mode::Off, true).await.is_ok(), "force allows it");
+    assert!(rig.mode("hot", "10.9.9.9:80", Mode::Off, true).await.is_err());
+}
+
+fn ramped() -> Arc<Config> {
+    let service = app(&[HOT], &[STANDBY]);
+    let failback = config::Failback::Auto {
+        stable_for: Duration::from_secs(300),
+        ramp: Duration::from_secs(60),
+    };
+    let failover = config::Failover { failback, ..service.failover.clone() };
+    let service = Arc::new(config::Service { failover, ..(*service).clone() });
+    config(two_pools().listeners.clone(), vec![service])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_return_goes_by_degrees_and_is_broken_off_when_the_pool_errs_more() {
+    let rig = rig(ramped());
+    rig.until(|table| table.endpoints().all(|(_, v)| v == Verdict::Up)).await;
+    rig.sim.let_be(HOT, Life::Refusing);
+    rig.until(|table| serving(table) == 1).await;
+    rig.sim.let_be(HOT, Life::Well);
+    let share = |table: &Table| table.services[0].share.map(|share| (share.pool, share.permille));
+    rig.until(|table| share(table) == Some((0, 10))).await;
+    rig.until(|table| share(table) == Some((0, 50))).await;
+    let cells = |pool: usize| Arc::clone(&rig.app().pools[pool].endpoints[0]);
+    let (hot, standby) = (cells(0), cells(1));
+    standby.counters.workers.of(0).responses[1].add(1000);
+    hot.counters.workers.of(0).responses[1].add(50);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(share(&rig.table()), Some((0, 50)), "it goes well");
+    hot.counters.workers.of(0).responses[4].add(5);
+    let took = rig.until(|table| share(table).is_none()).await;
+    assert!(took <= Duration::from_millis(1_010), "{took:?}");
+    assert_eq!(serving(&rig.table()), 1);
+    let again = rig.until(|table| share(table).is_some()).await;
+    assert!(between(again, 299_000, 310_000), "its stability began anew: {again:?}");
+    let took = rig.until(|table| serving(table) == 0).await;
+    assert!(between(took, 60_000, 60_010), "{took:?}");
+    assert_eq!((rig.app().cause, rig.app().share), (Cause::Failback, None));
+}
