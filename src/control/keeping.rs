@@ -121,9 +121,6 @@ impl<E: Effects> Control<E> {
 
     /// Completes records whose cost is final.
     pub(super) fn keep(&mut self, now: Duration) {
-        if now < self.keeping.ledger.wake(now.saturating_sub(Duration::from_millis(10))) {
-            return;
-        }
         let table = self.current.load();
         let known = self.keeping.ledger.tick(&table, now);
         if known.is_empty() {
