@@ -211,10 +211,11 @@ fn a_state_file_that_cannot_be_written_is_one_warning_and_delays_nothing() {
     let lab = Lab::new();
     let (hot, standby) = (Endpoint::start(answering("hot")), Endpoint::start(answering("standby")));
     let text = config(&lab, free_address(), &hot.url(), &standby.url());
-    // A directory stands where the file should be.
-    fs::create_dir(lab.path("state.json")).unwrap();
+    let text = text.replace("state.json", "gone/state.json");
+    fs::create_dir(lab.path("gone")).unwrap();
     let proxy = Proxy::start(&lab, &text);
     proxy.wait_all_up("app");
+    fs::remove_dir_all(lab.path("gone")).unwrap();
     hot.kill();
     proxy.wait_serving("app", "standby");
     until("it is said", || proxy.log().contains("cannot be written").then_some(()));

@@ -1,4 +1,4 @@
-//! ○ What control keeps of what happens: records with their cost, the state file, the probe history.
+//! ○ What control keeps of what happens: records with their cost, the state file, the history.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,9 +121,6 @@ impl<E: Effects> Control<E> {
 
     /// Completes records whose cost is final.
     pub(super) fn keep(&mut self, now: Duration) {
-        if now < self.keeping.ledger.wake(now.saturating_sub(Duration::from_millis(10))) {
-            return;
-        }
         let table = self.current.load();
         let known = self.keeping.ledger.tick(&table, now);
         if known.is_empty() {

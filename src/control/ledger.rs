@@ -24,8 +24,10 @@ use sample::{Sample, Samples};
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_secs(1);
-/// Between two looks for the first answer of the pool after, and how long it is looked for.
+/// Between two looks for the first answer of the pool after: in the first second, when it matters
+/// to the millisecond, and later; and how long it is looked for.
 const LOOK: Duration = Duration::from_millis(10);
+const LOOK_LATER: Duration = Duration::from_millis(100);
 const LOOK_FOR: Duration = Duration::from_secs(10);
 /// A record is complete after this at the latest: the default `response_header` timeout, and some.
 const COMPLETE_AFTER: Duration = Duration::from_secs(35);
@@ -60,6 +62,8 @@ struct Open {
     /// Single observations, as they were at the decision.
     observed: Vec<Evidence>,
     published: Duration,
+    /// When its first answer is looked for again.
+    look_at: Duration,
     /// Answers of the pool after when the move was published.
     answers: u64,
 }
@@ -167,11 +171,9 @@ impl Ledger {
 
     /// When [`Ledger::tick`] has something to do.
     pub fn wake(&self, now: Duration) -> Duration {
-        let looks = self
-            .books
-            .values()
-            .any(|book| book.open.as_ref().is_some_and(|open| open.looks_for_an_answer(now)));
-        if looks { self.sample_at.min(now + LOOK) } else { self.sample_at }
+        let open = self.books.values().filter_map(|book| book.open.as_ref());
+        let looks = open.filter(|open| open.looks_for_an_answer(now)).map(|open| open.look_at);
+        looks.chain([self.sample_at]).min().unwrap_or(self.sample_at)
     }
 
     /// Takes samples where they are due; records that are complete now or know more, with the index
@@ -188,7 +190,7 @@ impl Ledger {
                 self.books.insert(Arc::clone(name), Book::of(service));
             }
             let Some(book) = self.books.get_mut(name) else { continue };
-            if let Some(open) = &mut book.open {
+            if let Some(open) = book.open.as_mut().filter(|open| now >= open.look_at) {
                 open.look(service, now);
             }
             if samples {
@@ -257,19 +259,14 @@ impl Book {
             aborted: told.aborted.clone(),
             evidence: Vec::new(),
             rules: rules(&service.config, told),
-            config: ConfigName {
-                generation: table.generation,
-                digest: table.config.digest.clone(),
-            },
+            config: config_of(table),
             times,
             cost: Cost { in_flight: in_flight(&told.from), ..Cost::default() },
             complete: false,
         };
-        let blames = told.aborted.is_none().then_some(&told.from).filter(|_| blamed.is_some());
-        let observed = match blames {
-            Some(from) => observations.of_move(Some(from), Some(&told.to), clock),
-            None => observations.of_move(blamed.as_ref(), None, clock),
-        };
+        // A return that was broken off proves nothing of the pool that was to take over.
+        let proved = told.aborted.is_none().then_some(&told.to).filter(|_| blamed.is_some());
+        let observed = observations.of_move(blamed.as_ref(), proved, clock);
         let mut open = Open {
             record,
             clock,
@@ -279,6 +276,7 @@ impl Book {
             blamed,
             observed,
             published: told.published,
+            look_at: told.published,
             answers: answers(&told.to),
         };
         open.count(service, now);
@@ -328,6 +326,8 @@ impl Open {
         if !self.looks_for_an_answer(now) {
             return;
         }
+        let just = now < self.published + SAMPLE;
+        self.look_at = now + if just { LOOK } else { LOOK_LATER };
         // Set by the first request that was answered elsewhere while the pool before still served.
         let elsewhere = match service.counters.first_elsewhere.load(Ordering::Relaxed) {
             0 => None,
@@ -370,6 +370,10 @@ impl Open {
             });
         }
     }
+}
+
+fn config_of(table: &Table) -> ConfigName {
+    ConfigName { generation: table.generation, digest: table.config.digest.clone() }
 }
 
 /// In a calm time what was longest and first begins anew, unless it is younger than `before`.

@@ -39,6 +39,8 @@ pub struct SavedService {
     pub since: u64,
     pub held: bool,
     pub stands: bool,
+    /// The operator's words for a hold.
+    pub held_because: Option<String>,
     /// When the service returned to a pool of higher priority.
     pub returns: Vec<u64>,
     pub next_record: u64,
@@ -246,6 +248,7 @@ impl SavedService {
             since: age(&state.since),
             held: state.held,
             stands: state.stands,
+            held_because: service.history.held_because.as_deref().map(str::to_owned),
             returns: state.returns.iter().map(age).collect(),
             next_record: (remembered.next_record)(service),
             pools: pools.collect(),
@@ -291,7 +294,8 @@ impl SavedService {
     }
 
     fn history(&self, clock: Clock) -> History {
-        let mut history = History::default();
+        let held_because = self.held_because.as_deref().map(Arc::from);
+        let mut history = History { held_because, ..History::default() };
         for record in &self.records {
             let mut record = (**record).clone();
             // Who was to complete it is gone; what is known of its cost is all there will be.

@@ -1,5 +1,6 @@
 //! The whole control side in simulated time: endpoints that live and die at an order.
 
+mod keeping;
 mod lines;
 mod moves;
 mod orders;
@@ -188,8 +189,8 @@ fn problem(message: &str) -> Diagnostic {
     guard::error("services", message.into(), "mend it")
 }
 
-fn rig(config: Arc<Config>) -> Rig {
-    let sim = Arc::new(Sim {
+fn sim() -> Arc<Sim> {
+    Arc::new(Sim {
         start: Instant::now(),
         last: Mutex::default(),
         lives: Mutex::default(),
@@ -199,7 +200,11 @@ fn rig(config: Arc<Config>) -> Rig {
         done: Mutex::default(),
         taken: 666,
         bad_certificate: AtomicBool::new(false),
-    });
+    })
+}
+
+fn rig(config: Arc<Config>) -> Rig {
+    let sim = sim();
     let file = Arc::new(Mutex::new(Ok(((*config).clone(), Vec::new()))));
     let read = Arc::clone(&file);
     rig_with(config, sim, file, move || read.lock().unwrap().clone())
@@ -211,11 +216,11 @@ fn rig_with(
     file: Arc<Mutex<Checked>>,
     load: impl Fn() -> Checked + Send + Sync + 'static,
 ) -> Rig {
-    resumed_rig(config, sim, file, load, |control| control)
+    prepared_rig(config, sim, file, load, |control| control)
 }
 
-/// With a control that was prepared first.
-fn resumed_rig(
+/// With a control that was prepared before it runs.
+fn prepared_rig(
     config: Arc<Config>,
     sim: Arc<Sim>,
     file: Arc<Mutex<Checked>>,
@@ -228,9 +233,9 @@ fn resumed_rig(
     };
     let source = Source { file: "test.yaml".into(), load: Box::new(load), describe };
     let (sightings, sighted) = mpsc::channel(1);
-    let mut control = Control::new(World(Arc::clone(&sim)), Arc::clone(&current), source, sighted);
+    let control = Control::new(World(Arc::clone(&sim)), Arc::clone(&current), source, sighted);
+    let mut control = prepare(control);
     control.random = fastrand::Rng::with_seed(SEED.get());
-    let control = prepare(control);
     let (events, counters) = (control.handle(), control.reload_counters());
     Rig { sim, current, events, sightings, counters, file, task: tokio::spawn(control.run()) }
 }

@@ -12,11 +12,9 @@ fn records(rig: &Rig) -> Vec<Record> {
 }
 
 async fn drill(rig: &Rig, kind: DrillKind) -> Result<DrillReport, String> {
-    let (reply, answer) = oneshot::channel();
     let (watch, reason) = (Duration::from_secs(30), "rehearsal".to_owned());
     let order = DrillOrder { kind, max_errors: 0.001, watch, reason };
-    rig.events.send(Event::Drill { service: "app".into(), order, reply }).await.unwrap();
-    answer.await.unwrap()
+    rig.order(|reply| Event::Drill { service: "app".into(), order, reply }).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,11 +88,9 @@ async fn a_full_drill_goes_there_and_back_and_leaves_two_records() {
     let known = records(&rig);
     assert!(known.iter().all(|record| record.cause == Cause::Drill));
     let app = rig.app();
-    assert_eq!(app.serving, 0);
-    assert!(
-        !app.failover.stands
-            && app.failover.penalties.iter().all(|p| !p.is_suppressed(rig.sim.start.elapsed()))
-    );
+    assert_eq!((app.serving, app.failover.stands), (0, false));
+    let now = rig.sim.start.elapsed();
+    assert!(app.failover.penalties.iter().all(|penalty| penalty.value(now) == 0.0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,31 +151,15 @@ async fn there_is_one_drill_of_a_service_at_a_time_and_none_of_a_held_one() {
     let (first, second) = tokio::join!(drill(&rig, DrillKind::Full), second);
     assert!(first.unwrap().passed);
     assert!(second.unwrap_err().contains("under way already"));
-    let (reply, answer) = oneshot::channel();
-    let (to, reason) = ("hot".into(), "audit".into());
-    let order = SwitchOrder { to, reason, hold: true, force: false };
-    rig.events.send(Event::Switch { service: "app".into(), order, reply }).await.unwrap();
-    answer.await.unwrap().unwrap();
+    rig.switch_with("hot", true, false).await.unwrap();
     assert!(drill(&rig, DrillKind::Full).await.unwrap_err().contains("holds it"));
-}
-
-fn sim() -> Arc<Sim> {
-    Arc::new(Sim {
-        start: Instant::now(),
-        last: Mutex::default(),
-        lives: Mutex::default(),
-        asked: Mutex::default(),
-        done: Mutex::default(),
-        taken: 666,
-        bad_certificate: AtomicBool::new(false),
-    })
 }
 
 fn with(prepare: impl FnOnce(Control<World>) -> Control<World>) -> Rig {
     let file: Arc<Mutex<Checked>> = Arc::new(Mutex::new(Ok(((*two_pools()).clone(), Vec::new()))));
     let read = Arc::clone(&file);
     let load = move || read.lock().unwrap().clone();
-    resumed_rig(two_pools(), sim(), file, load, prepare)
+    prepared_rig(two_pools(), sim(), file, load, prepare)
 }
 
 fn clock() -> Clock {

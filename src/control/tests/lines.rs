@@ -49,13 +49,17 @@ async fn a_failover_is_told_in_one_line_for_each_thing_that_changed() {
     sleep(Duration::from_secs(30)).await;
     let told_failover = Lines::take();
     let failover: Vec<_> = told_failover.lines().map(str::trim).collect();
-    let [verdict, moved] = failover[..] else { panic!("{failover:#?}") };
+    let [verdict, moved, record, complete] = failover[..] else { panic!("{failover:#?}") };
     let expected = "WARN verdict service=app pool=hot endpoint=10.0.1.1:80 from=up to=down \
                     why=\"connection refused; 3 failures in a row within 2";
     assert!(verdict.starts_with(expected), "{verdict}");
     let expected = "WARN failover service=app from=hot to=standby cause=health \
                     why=\"0 of 1 endpoints up, needs 1; first evidence 2";
     assert!(moved.starts_with(expected), "{moved}");
+    let expected = "INFO failover record id=\"app-1\" complete=false record=\"{";
+    assert!(record.starts_with(expected), "{record}");
+    let expected = "INFO failover record id=\"app-1\" complete=true record=\"{";
+    assert!(complete.starts_with(expected), "{complete}");
     rig.sim.let_be(STANDBY, Life::Refusing);
     rig.until(|table| table.services[0].none_available).await;
     sleep(Duration::from_secs(30)).await;
