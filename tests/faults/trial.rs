@@ -36,6 +36,8 @@ pub struct Trial {
     before: Metrics,
     /// Requests besides those of the loads.
     pub others: u64,
+    /// Whether to wait until the cost of each move is known.
+    pub whole_records: bool,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -48,6 +50,8 @@ pub struct Ended {
     before: Metrics,
     pub after: Metrics,
     pub status: Value,
+    /// The proxy's own account of the moves, newest first.
+    pub records: Vec<Value>,
 }
 
 impl Trial {
@@ -77,7 +81,16 @@ impl Trial {
         let watch = proxy.watch(rig.origin());
         let before = scrape(&proxy);
         let load = rig.load(Plan { rate: 500, timeout: PATIENCE, ..Plan::new(FRONT) });
-        let trial = Self { loads: vec![load], watch, proxy, rig, before, others: 0, _alone: alone };
+        let trial = Self {
+            loads: vec![load],
+            watch,
+            proxy,
+            rig,
+            before,
+            others: 0,
+            whole_records: false,
+            _alone: alone,
+        };
         trial.carry_on(SOME);
         trial
     }
@@ -154,6 +167,22 @@ impl Trial {
         log.lines().any(|line| words.iter().all(|word| line.contains(word)))
     }
 
+    /// Complete ones, unless a request hangs, for the cost is known when no request is left.
+    fn records_once_whole(&self, hang: bool) -> Vec<Value> {
+        wait("the records are complete", || {
+            let records = self.records();
+            let whole = records.iter().all(|record| record["complete"] == true);
+            (whole || hang || !self.whole_records).then_some(records)
+        })
+    }
+
+    fn records(&self) -> Vec<Value> {
+        let (status, text) = self.proxy.get(ADMIN, "/api/v1/failovers").unwrap();
+        assert_eq!(status, 200, "{text}");
+        let list: Value = serde_json::from_str(&text).unwrap();
+        list["failovers"].as_array().unwrap().clone()
+    }
+
     /// Ends the loads and checks what must hold after whatever happened.
     pub fn end(mut self) -> Ended {
         let loads = std::mem::take(&mut self.loads);
@@ -169,7 +198,8 @@ impl Trial {
             after = scrape(&self.proxy);
         }
         let (served, before) = (self.watch.moves(), self.before.clone());
-        let ended = Ended { reports, served, before, after, status: self.proxy.status() };
+        let (status, records) = (self.proxy.status(), self.records_once_whole(hang > 0));
+        let ended = Ended { reports, served, before, after, status, records };
         ended.check();
         let counted = ended.grown(REQUESTS);
         assert!((requests..=requests + hang).contains(&counted), "{counted}: {requests} + {hang}");
