@@ -108,8 +108,8 @@ pub fn decide(facts: Facts, attempts: u32, budget: &mut Budget) -> Decision {
 
 /// May a request that failed on an idle connection used again go to the same endpoint once more?
 ///
-/// The endpoint is not at fault, the connection was. It costs neither attempt nor budget: each idle
-/// connection can die only once.
+/// The endpoint is not at fault, the connection was. It costs neither attempt nor budget, but is
+/// granted once: whatever fails after that failed on a new connection.
 pub fn after_stale(facts: Facts) -> Option<Proof> {
     match facts.progress {
         _ if !facts.replayable => None,

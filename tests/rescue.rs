@@ -319,6 +319,29 @@ fn without_a_key_a_post_is_not_sent_again_though_the_route_heeds_keys() {
     assert_eq!(deliveries(&[&ill, &well])["/plain"], 1);
 }
 
+#[test]
+fn a_request_that_kills_its_connection_does_not_kill_all_that_are_kept() {
+    let deadly = || {
+        Endpoint::start(|conn| {
+            while let Some(request) = conn.request() {
+                match request.target() {
+                    "/deadly" => return,
+                    "/slow" => thread::sleep(MS(200)),
+                    _ => {}
+                }
+                conn.answer(200, "well");
+            }
+        })
+    };
+    let hot = [deadly(), deadly()];
+    let rig = rig(&[&[&hot[0].url(), &hot[1].url()]]);
+    let slow: Vec<_> = (0..30).map(|_| rig.start("GET", "/slow")).collect();
+    assert!(slow.into_iter().all(|slow| slow.join().unwrap().0.status() == 200));
+    assert_eq!(rig.send("GET", "/deadly").status(), 502);
+    // Once on an idle connection, once on a new one, and two retries (`retries.attempts`).
+    assert_eq!(deliveries(&[&hot[0], &hot[1]])["/deadly"], 4);
+}
+
 // --- connects ------------------------------------------------------------------------------------
 
 /// Answers like any other until it is made deaf: then its queue of connections is full, and the

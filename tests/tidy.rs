@@ -520,7 +520,7 @@ fn the_manifest_keeps_its_lints_its_profile_and_its_benches() {
     for line in ["[lints.rust]", "[lints.clippy]", "[profile.release]"].iter().chain(&lines) {
         assert!(manifest.lines().any(|l| l.starts_with(line)), "{line} is gone from Cargo.toml");
     }
-    for bench in ["http1", "peers", "proxy", "route", "table"] {
+    for bench in ["failover", "http1", "peers", "proxy", "route", "table"] {
         let entry =
             manifest.split("[[bench]]").find(|e| e.contains(&format!("name = \"{bench}\"")));
         assert!(entry.is_some_and(|entry| entry.contains("harness = false")), "bench {bench}");

@@ -29,6 +29,16 @@ pub enum NoLease {
     Stuck,
 }
 
+/// An idle connection that can be trusted with the request, if there is one.
+pub fn reuse(local: &Local, call: &Call, chosen: Chosen) -> Result<Lease, InFlight> {
+    let in_flight = chosen.enter();
+    if call.met_stale {
+        return Err(in_flight);
+    }
+    let must_be_alive = !call.method.is_idempotent();
+    lease::reuse(local, in_flight, must_be_alive)
+}
+
 /// Dials `first`, and others as long as none has connected.
 pub async fn connect<C: Client>(
     local: &Local,
@@ -129,8 +139,7 @@ impl<'a> Race<'a> {
                 Event::ClientLeft => return Err(NoLease::Ended(Ended::ClientGone)),
             };
             let Some(chosen) = next else { continue };
-            let must_be_alive = !call.method.is_idempotent();
-            match lease::reuse(self.local, chosen.enter(), must_be_alive) {
+            match reuse(self.local, call, chosen) {
                 Ok(lease) => {
                     call.rescued = Some(Proof::NotSent);
                     return Ok(lease);

@@ -21,7 +21,7 @@ use crate::retry::{self, Decision, Facts, Progress};
 use crate::stream::{Left, Stream};
 use crate::table::counters::{Loss, Proof, UpstreamError};
 use crate::table::live::Origin;
-use crate::upstream::lease::{self, Chosen, Lease};
+use crate::upstream::lease::{Chosen, Lease};
 
 /// The side a request came from.
 pub trait Client {
@@ -78,6 +78,9 @@ pub struct Call {
     pub progress: Progress,
     /// Times it was sent again after it may have been sent.
     pub resent: u32,
+    /// It met a connection that had died idle. From then on only new ones will do: it may be what
+    /// they die of, and would end one after the other.
+    pub met_stale: bool,
     /// Why it could be saved, if it was.
     pub rescued: Option<Proof>,
     /// It is counted as lost.
@@ -119,6 +122,7 @@ impl Call {
             next: None,
             progress: Progress::NotSent,
             resent: 0,
+            met_stale: false,
             rescued: None,
             lost: false,
             hold_until: None,
@@ -267,8 +271,7 @@ async fn obtain<C: Client>(
             Box::pin(hold::wait(local, ticket, client, call)).await?;
             continue;
         };
-        let must_be_alive = !call.method.is_idempotent();
-        let in_flight = match lease::reuse(local, chosen.enter(), must_be_alive) {
+        let in_flight = match dialling::reuse(local, call, chosen) {
             Ok(lease) => return Ok(lease),
             Err(in_flight) => in_flight,
         };
@@ -366,6 +369,7 @@ fn failed<C: Client>(
     let facts = facts(client, call, progress, false);
     if let Some(proof) = retry::after_stale(facts).filter(|_| stale) {
         call.progress = progress;
+        call.met_stale = true;
         call.rescued = Some(proof);
         return Step::Resend;
     }

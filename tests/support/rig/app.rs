@@ -2,8 +2,9 @@
 //! told, and writes down every request that reaches it.
 //!
 //! `/r/NUMBER` is a request of the load: GET is answered at once, POST after 5 ms. `/bad/NUMBER` is
-//! answered with 500. `/ws` becomes a WebSocket. `/healthz` is what probes ask for, and `/ready` what
-//! the rig itself asks for.
+//! answered with 500 and `/busy/NUMBER` with 503, by every endpoint. `/ws` becomes a WebSocket.
+//! `/healthz` is what probes ask for, and `/ready` what the rig itself asks for. Every answer names the
+//! cluster it comes from in `x-cluster-id`: hot or standby.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::websocket::ACCEPT;
+use super::{Pool, pool_of};
 
 /// What a POST takes.
 const POST_TIME: Duration = Duration::from_millis(5);
@@ -40,6 +42,8 @@ pub struct Behaviour {
     pub refuse_probes: AtomicBool,
     /// Milliseconds every answer is delayed by.
     pub delay: AtomicU32,
+    /// Answers as if it belonged to another cluster.
+    pub foreign: AtomicBool,
     /// As if stopped: reads, and does nothing.
     paused: AtomicBool,
     resumed: Notify,
@@ -154,7 +158,15 @@ async fn serve(shared: &Shared, endpoint: usize, mut stream: TcpStream) -> std::
         }
         let (status, body) = answer(shared, endpoint, &head).await;
         behaviour.while_paused().await;
-        let text = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let cluster = match (behaviour.foreign.load(Ordering::SeqCst), pool_of(endpoint)) {
+            (true, _) => "another",
+            (false, Pool::Hot) => "hot",
+            (false, Pool::Standby) => "standby",
+        };
+        let text = format!(
+            "HTTP/1.1 {status} X\r\nX-Cluster-Id: {cluster}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         stream.write_all(text.as_bytes()).await?;
     }
 }
@@ -193,7 +205,11 @@ async fn answer(shared: &Shared, endpoint: usize, head: &Head) -> (u16, String) 
     if !time.is_zero() {
         tokio::time::sleep(time).await;
     }
-    let status = if head.path.starts_with("/bad/") { 500 } else { 200 };
+    let status = match &head.path {
+        path if path.starts_with("/bad/") => 500,
+        path if path.starts_with("/busy/") => 503,
+        _ => 200,
+    };
     (status, format!("endpoint {endpoint}\n"))
 }
 

@@ -6,13 +6,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use super::proxy::get;
 use super::space::{Nursery, Space};
 use super::wait;
 
 /// Where the application of an endpoint listens, in the endpoint's own namespace.
 pub const APP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9000);
+
+/// Where an ingress tells which generation of its certificate is in use.
+const GENERATION: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9001);
+
+/// What an ingress does with every request.
+const LOCATION: &str = "location / { proxy_pass http://app; proxy_http_version 1.1; \
+                        proxy_set_header Upgrade $http_upgrade; \
+                        proxy_set_header Connection $or_upgrade; }";
 
 pub struct Endpoint {
     pub space: Space,
@@ -20,6 +29,8 @@ pub struct Endpoint {
     dir: PathBuf,
     nursery: Arc<Nursery>,
     child: Option<Child>,
+    /// Of its certificate.
+    generation: u32,
 }
 
 impl Endpoint {
@@ -27,7 +38,7 @@ impl Endpoint {
     pub fn new(dir: &Path, space: Space, address: SocketAddr, nursery: Arc<Nursery>) -> Self {
         fs::create_dir_all(dir).unwrap();
         fs::write(dir.join("nginx.conf"), configuration(dir, address)).unwrap();
-        Self { space, address, dir: dir.to_owned(), nursery, child: None }
+        Self { space, address, dir: dir.to_owned(), nursery, child: None, generation: 0 }
     }
 
     /// Starts the ingress and does not wait.
@@ -44,6 +55,24 @@ impl Endpoint {
             .stderr(File::create(self.dir.join("stderr")).unwrap());
         let child = self.space.spawn(&self.nursery, &mut command);
         self.child = Some(child.unwrap_or_else(|error| panic!("the rig needs nginx: {error}")));
+    }
+
+    /// TLS on port 443 with this certificate from now on; returns once new connections get it.
+    pub fn certify(&mut self, cert_file: &Path, key_file: &Path) {
+        self.generation += 1;
+        let (ip, generation) = (self.address.ip(), self.generation);
+        let (cert, key) = (cert_file.display(), key_file.display());
+        let server = format!(
+            "server {{ listen {ip}:443 ssl backlog=4096; ssl_certificate {cert}; \
+             ssl_certificate_key {key}; {LOCATION} }}\n\
+             server {{ listen {GENERATION}; return 200 {generation}; }}\n"
+        );
+        fs::write(self.dir.join("tls.conf"), server).unwrap();
+        let master = Pid::from_child(self.child.as_ref().expect("a running ingress"));
+        kill_process(master, Signal::HUP).unwrap();
+        let current = generation.to_string();
+        let answered = || Some(get(GENERATION, "/").ok()?.1 == current);
+        self.space.within(|| wait("the ingress reloads", || answered()?.then_some(())));
     }
 
     /// To master and worker at once.
@@ -95,14 +124,10 @@ http {{
     uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5;
     map $http_upgrade $or_upgrade {{ default upgrade; '' ''; }}
     upstream app {{ server {app}:{port} max_fails=0; keepalive 256; }}
+    include {dir}/tls.con[f];
     server {{
         listen {address} backlog=4096;
-        location / {{
-            proxy_pass http://app;
-            proxy_http_version 1.1;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $or_upgrade;
-        }}
+        {LOCATION}
     }}
 }}
 "

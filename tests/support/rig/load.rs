@@ -35,7 +35,7 @@ pub struct Plan {
     pub fresh_one_in: u64,
     /// When the client gives up on a request, from the moment it was due.
     pub timeout: Duration,
-    /// What precedes the number: `/r/`, or `/bad/` for answers of 500.
+    /// What precedes the number: `/r/`, `/bad/` for answers of 500, `/busy/` for 503.
     pub path: &'static str,
     /// The first request's number; no two loads of a rig may share numbers.
     pub first: u64,

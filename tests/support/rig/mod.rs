@@ -81,6 +81,16 @@ pub enum Pool {
     Standby,
 }
 
+impl Pool {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Standby => "standby",
+        }
+    }
+}
+
 /// The pool of an endpoint by its index.
 pub fn pool_of(endpoint: usize) -> Pool {
     if endpoint < EACH { Pool::Hot } else { Pool::Standby }
@@ -127,6 +137,10 @@ pub enum Fault {
     Refuse,
     /// 503 to users; probes are answered well.
     RefuseUsers,
+    /// 503 to probes; users are answered well.
+    RefuseProbes,
+    /// Everything is answered well, but by another cluster (`x-cluster-id`).
+    Foreign,
     /// Everything is answered this much later.
     Slow(Duration),
 }
@@ -356,6 +370,12 @@ services:
             Fault::RefuseUsers => self.timed(|rig| {
                 rig.behaviours(at, |app| app.refuse_users.store(on, Ordering::SeqCst));
             }),
+            Fault::RefuseProbes => self.timed(|rig| {
+                rig.behaviours(at, |app| app.refuse_probes.store(on, Ordering::SeqCst));
+            }),
+            Fault::Foreign => self.timed(|rig| {
+                rig.behaviours(at, |app| app.foreign.store(on, Ordering::SeqCst));
+            }),
             Fault::Slow(by) => self.timed(|rig| {
                 let delay = if on { by.as_millis() as u32 } else { 0 };
                 rig.behaviours(at, |app| app.delay.store(delay, Ordering::SeqCst));
@@ -405,6 +425,17 @@ services:
         }
         levers.into_iter().for_each(Lever::wait);
         Struck { at, took: self.now() - at }
+    }
+
+    /// Makes these endpoints answer TLS on port 443 too, with this chain and key from now on; returns
+    /// once new connections get it. Connections that stand are ended as any reload ends them: idle
+    /// ones at once, others after their request.
+    pub fn certify(&mut self, at: At, cert_file: &Path, key_file: &Path) -> Struck {
+        self.timed(|rig| {
+            for index in at.endpoints() {
+                rig.endpoints[index].certify(cert_file, key_file);
+            }
+        })
     }
 
     /// Waits until these endpoints answer the proxy's namespace.

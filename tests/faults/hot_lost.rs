@@ -1,0 +1,148 @@
+//! The whole hot pool is lost, in every way: the requests find the standby, and the service follows.
+
+use std::time::Duration;
+
+use crate::certs::Authority;
+use crate::rig::load::Sample;
+use crate::rig::{At, Fault, Pool, pool_of};
+use crate::trial::{Ended, SOME, Trial};
+
+/// Probes that go round once a second need that long to fail three times.
+const THREE_ORDINARY_PROBES: Duration = Duration::from_secs(2);
+
+/// Strikes all of hot and goes on for a while after the move; and when the fault had taken effect.
+fn lose(mut trial: Trial, fault: Fault) -> (Ended, Duration, Duration) {
+    let struck = trial.strike(fault, At::Hot);
+    let done = trial.rig.now();
+    moved(trial, struck, done)
+}
+
+fn moved(trial: Trial, struck: Duration, done: Duration) -> (Ended, Duration, Duration) {
+    trial.wait_serving(Pool::Standby);
+    trial.carry_on(SOME);
+    let ended = trial.end();
+    assert_lost_well(&ended, struck);
+    (ended, struck, done)
+}
+
+/// What must be so however hot was lost.
+fn assert_lost_well(ended: &Ended, struck: Duration) {
+    let (report, all) = (ended.report(), ended.all());
+    assert_eq!(all.lost_get, 0, "{:?}", all.why);
+    assert_eq!(ended.moves(), ["standby"]);
+    let early = report.samples.iter().filter(|sample| sample.done() < struck);
+    assert!(early.filter_map(Sample::endpoint).all(|endpoint| pool_of(endpoint) == Pool::Hot));
+    // Requests may be on their way at the move; a second later none is.
+    let late = ended.moved_at() + Duration::from_secs(1);
+    assert_eq!(report.delivered_to(Pool::Hot, late), 0, "after the move");
+    let late: Vec<_> =
+        ended.lost_posts().into_iter().filter(|post| post.due > ended.moved_at()).collect();
+    assert!(late.is_empty(), "lost after the move: {late:?}");
+}
+
+#[test]
+fn killed_hot_loses_no_request_but_posts_in_flight() {
+    let (ended, _, done) = lose(Trial::begin(), Fault::Kill);
+    for post in ended.lost_posts() {
+        assert!(post.due < done, "due after all were dead: {post:?}, {done:?}");
+    }
+}
+
+#[test]
+fn black_holed_hot_is_left_by_requests_first_and_by_the_service_before_three_probes_could_tell() {
+    let (ended, struck, _) = lose(Trial::begin(), Fault::Drop);
+    assert_left_early(&ended, struck);
+}
+
+#[test]
+fn hot_behind_a_dead_link_is_left_as_early() {
+    let (ended, struck, _) = lose(Trial::begin(), Fault::LinkDown);
+    assert_left_early(&ended, struck);
+}
+
+fn assert_left_early(ended: &Ended, struck: Duration) {
+    let first = struck + ended.report().first_success(struck, Pool::Standby).unwrap();
+    let moved = ended.moved_at();
+    assert!(first < moved, "first success at {first:?}, moved at {moved:?}");
+    assert!(moved < struck + THREE_ORDINARY_PROBES, "struck at {struck:?}, moved at {moved:?}");
+}
+
+#[test]
+fn stopped_hot_loses_no_idempotent_request_and_few_posts() {
+    let (ended, _, _) = lose(Trial::begin(), Fault::Stop);
+    let posts = ended.lost_posts().len();
+    assert!(posts <= 100, "{posts} POST lost");
+}
+
+#[test]
+fn hot_behind_a_firewall_that_rejects_is_lost_at_once() {
+    let (ended, struck, _) = lose(Trial::begin(), Fault::Reject);
+    assert!(ended.moved_at() < struck + THREE_ORDINARY_PROBES);
+}
+
+#[test]
+fn hot_behind_a_firewall_that_resets_is_lost_at_once() {
+    let (ended, struck, _) = lose(Trial::begin(), Fault::Reset);
+    assert!(ended.moved_at() < struck + THREE_ORDINARY_PROBES);
+}
+
+#[test]
+fn hot_that_answers_503_to_all_is_left_with_three_posts_at_most_lost() {
+    let (ended, _, _) = lose(Trial::begin(), Fault::Refuse);
+    let posts = ended.lost_posts();
+    assert!(posts.len() <= 3, "{posts:?}");
+}
+
+#[test]
+fn hot_that_answers_503_to_users_is_left_although_its_probes_pass() {
+    let (ended, _, _) = lose(Trial::begin(), Fault::RefuseUsers);
+    let posts = ended.lost_posts();
+    assert!(posts.len() <= 5, "{posts:?}");
+}
+
+#[test]
+fn hot_addresses_that_lead_to_another_cluster_are_left() {
+    // Only the hot pool expects to be hot.
+    let expect = "health_check: { expect: { header: { x-cluster-id: hot } } }";
+    let named =
+        |config: &str| config.replace("- name: hot\n", &format!("- name: hot\n        {expect}\n"));
+    let (ended, _, _) = lose(Trial::with(named), Fault::Foreign);
+    assert_eq!(ended.all().lost_post, 0, "{:?}", ended.all().why);
+}
+
+#[test]
+fn hot_with_an_expired_certificate_is_left() {
+    certified(|ca| ca.issue_expired("late", &["app.test"]));
+}
+
+#[test]
+fn hot_with_a_certificate_of_a_stranger_is_left() {
+    certified(|ca| {
+        let dir = ca.ca_file.parent().unwrap();
+        Authority::new(dir, "stranger").issue("strange", &["app.test"])
+    });
+}
+
+/// Both pools with TLS; then hot has another certificate.
+fn certified(other: impl FnOnce(&Authority) -> crate::certs::Pair) {
+    let mut authority = None;
+    let mut trial = Trial::prepared(|rig| {
+        let ca = authority.insert(Authority::new(rig.dir(), "ca"));
+        let pair = ca.issue("good", &["app.test"]);
+        rig.certify(At::Both, &pair.cert_file, &pair.key_file);
+        let tls = format!(
+            "    upstream: {{ tls: {{ server_name: app.test, ca_file: {} }} }}\n    pools:\n",
+            ca.ca_file.display()
+        );
+        rig.config()
+            .replace("http:", "https:")
+            .replace(":80,", ",")
+            .replace(":80]", "]")
+            .replace("    pools:\n", &tls)
+    });
+    let pair = other(authority.as_ref().unwrap());
+    let struck = trial.rig.certify(At::Hot, &pair.cert_file, &pair.key_file);
+    let (ended, _, _) = moved(trial, struck.at, struck.at + struck.took);
+    let posts = ended.lost_posts();
+    assert!(posts.len() <= 3, "{posts:?}");
+}
