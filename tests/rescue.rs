@@ -138,7 +138,9 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(self.running.take().unwrap().stop());
+        if let Some(running) = self.running.take() {
+            runtime.block_on(running.stop());
+        }
     }
 }
 
@@ -484,6 +486,28 @@ fn who_has_nowhere_to_go_waits_until_an_endpoint_is_back() {
         assert!(rig.cells(|cells| cells.rescue_wait_most_micros.load(Ordering::Relaxed)) > 0);
         assert_eq!(back.requests().len(), 5);
     }
+}
+
+#[test]
+fn a_stop_takes_nothing_from_the_time_of_who_is_held() {
+    let endpoint = Endpoint::answering("before");
+    let mut rig = rig_with(&[&[&endpoint.url()]], hold(Duration::from_secs(10), 1000));
+    endpoint.kill();
+    let waiting = rig.start("POST", "/held");
+    until("it is held", || (rig.holding() == 1).then_some(()));
+    let running = rig.running.take().unwrap();
+    let stopping = thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(running.stop())
+    });
+    until("it stops", || Client::try_plain(rig.address).is_err().then_some(()));
+    let _back = Endpoint::start_at(endpoint.address, |conn: &mut Conn| {
+        while conn.request().is_some() {
+            conn.answer(200, "back");
+        }
+    });
+    assert_eq!(waiting.join().unwrap().0.text(), "back");
+    assert_eq!(stopping.join().unwrap().forced, 0);
 }
 
 #[test]

@@ -149,9 +149,11 @@ impl<E: Effects> Control<E> {
             return;
         }
         self.keeping.written = (table.version, now + WRITE_EVERY);
+        let mut failovers = self.memory.failovers();
+        self.rehearsals.iter().for_each(|known| known.ended(&table, &mut failovers));
         let remembered = Remembered {
             health: &|id| self.memory.health(id),
-            failovers: &self.memory.failovers(),
+            failovers: &failovers,
             next_record: &|service| self.keeping.ledger.next_number(service),
         };
         file.offer(Saved::of(&table, &remembered, now));

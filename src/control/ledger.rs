@@ -24,8 +24,8 @@ use sample::{Sample, Samples};
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_secs(1);
-/// Between two looks for the first answer of the pool after: in the first second, when it matters
-/// to the millisecond, and later; and how long it is looked for.
+/// Between two looks for the first answer of the pool after: in the first second, when milliseconds
+/// matter, and later; and how long it is looked for.
 const LOOK: Duration = Duration::from_millis(10);
 const LOOK_LATER: Duration = Duration::from_millis(100);
 const LOOK_FOR: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::probe_history::{Line, Moved, Runs, Seen};
@@ -15,14 +15,19 @@ use crate::failover::record::Stamp;
 /// Observations that may wait for the disk; more are dropped and counted.
 const QUEUE: usize = 8192;
 const FLUSH: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for the last lines.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Where the file is set aside as `FILE.1` and begun anew.
 const ROTATE_AT: u64 = 64 << 20;
 
 /// The thread that writes. Dropped, it writes what it has and ends.
 #[derive(Debug)]
 pub struct Recorder {
-    sender: SyncSender<Entry>,
+    /// None only while it is dropped.
+    sender: Option<SyncSender<Entry>>,
     pub dropped: Arc<AtomicU64>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -40,12 +45,16 @@ impl Recorder {
 
     fn start_rotating(path: PathBuf, rotate_at: u64) -> io::Result<Self> {
         let (sender, entries) = sync_channel(QUEUE);
+        let (life, ended) = sync_channel(0);
         let dropped = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&dropped);
         let tape = Tape { path, rotate_at, file: None, buffer: Vec::new(), failing: None };
-        let writer = move || record(&entries, tape, &counted);
+        let writer = move || {
+            let _life = life;
+            record(&entries, tape, &counted);
+        };
         std::thread::Builder::new().name("history".to_owned()).spawn(writer)?;
-        Ok(Self { sender, dropped })
+        Ok(Self { sender: Some(sender), dropped, ended })
     }
 
     pub fn seen(&self, seen: Seen) {
@@ -57,12 +66,18 @@ impl Recorder {
     }
 
     fn send(&self, entry: Entry) {
-        match self.sender.try_send(entry) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+        let sent = self.sender.as_ref().is_some_and(|sender| sender.try_send(entry).is_ok());
+        if !sent {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.sender = None;
+        // A disk that hangs must not keep the process from ending.
+        let _ = self.ended.recv_timeout(FAREWELL);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::failover::record::{Record, Stamp};
-use crate::failover::{Cause, Order};
+use crate::failover::{self, Cause, Order};
 use crate::table::{Share, Table};
 
 use super::drill::{Drill, Next, Sight};
@@ -202,7 +202,12 @@ impl<E: Effects> Control<E> {
         let (now, table) = (self.effects.now(), self.current.load());
         let index = table.services.iter().position(|known| known.config.name == service);
         if let Some(index) = index {
-            self.memory.services[index].rehearsal = None;
+            let watch = &mut self.memory.services[index];
+            watch.rehearsal = None;
+            // Where it could not go back, the service returns as after any other move.
+            if watch.failover.cause == Cause::Drill {
+                watch.failover.stands = rehearsal.stood;
+            }
         }
         let pool = index.and_then(|index| {
             table.services[index].pools.iter().find(|pool| pool.config.name == pools.1)
@@ -235,6 +240,15 @@ impl<E: Effects> Control<E> {
 }
 
 impl Rehearsal {
+    /// What is to be remembered if the process ends now: nobody will go on with the drill then.
+    pub(super) fn ended(&self, table: &Table, failovers: &mut [failover::State]) {
+        let index = table.services.iter().position(|known| known.config.name == self.service);
+        let state = index.and_then(|index| failovers.get_mut(index));
+        if let Some(state) = state.filter(|state| state.cause == Cause::Drill) {
+            state.stands = self.stood;
+        }
+    }
+
     fn took(&mut self, record: &Record, there: bool) {
         self.records.push(record.id.clone());
         if there {

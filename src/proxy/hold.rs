@@ -62,7 +62,7 @@ async fn look_around<C: Client>(
             Event::Late => return Err(exchange::unanswered(local, call, Loss::Timeout)),
         }
         exchange::refresh(local, call);
-        if !may_wait(local, call) {
+        if !may_wait(call) {
             return Err(exchange::unanswered(local, call, Loss::NoEndpoint));
         }
         // A new round: whoever failed before may answer now.
@@ -105,14 +105,14 @@ async fn event<C: Client>(local: &Local, ticket: &Ticket, client: &mut C) -> Eve
     .await
 }
 
-/// Its time is not over, the process goes on, and the service neither answers with 503 because
-/// none of its pools is available nor is merely busy.
-fn may_wait(local: &Local, call: &Call) -> bool {
+/// Its time is not over, and the service neither answers with 503 because none of its pools is
+/// available nor is merely busy. A process that stops waits as well, as for any other request.
+fn may_wait(call: &Call) -> bool {
     let service = &call.table.services[call.service];
     let refuses =
         service.none_available && service.config.failover.when_none == WhenNone::Unavailable;
     let in_time = call.hold_until.is_none_or(|until| clock::now() < until);
-    in_time && !refuses && !local.draining.get() && !pick::is_full(service)
+    in_time && !refuses && !pick::is_full(service)
 }
 
 /// One of the few of this moment.
@@ -136,7 +136,7 @@ struct Place(Arc<ServiceCounters>);
 impl Place {
     fn take(local: &Local, call: &mut Call) -> Option<Self> {
         let hold = call.table.services[call.service].config.failover.hold;
-        if hold.time.is_zero() || !may_wait(local, call) {
+        if hold.time.is_zero() || !may_wait(call) {
             return None;
         }
         let counters = Arc::clone(&call.table.services[call.service].counters);

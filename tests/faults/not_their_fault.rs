@@ -94,7 +94,7 @@ fn proxy_without_cpu_blames_nobody() {
         for _ in 0..4 * cpus {
             scope.spawn(|| {
                 while !enough.load(Ordering::Relaxed) {
-                    std::hint::spin_loop()
+                    std::hint::spin_loop();
                 }
             });
         }

@@ -142,6 +142,22 @@ async fn a_forced_move_during_a_drill_wins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_could_not_go_back_returns_as_after_any_other_move() {
+    let rig = settled().await;
+    let trouble = async {
+        rig.until(|table| serving(table) == 1).await;
+        rig.sim.let_be(HOT, Life::Refusing);
+    };
+    let (report, ()) = tokio::join!(drill(&rig, DrillKind::Full), trouble);
+    let why = report.unwrap().aborted.unwrap();
+    assert!(why.starts_with("it cannot go back: 0 of 1"), "{why}");
+    assert_eq!(serving(&rig.table()), 1);
+    rig.sim.let_be(HOT, Life::Well);
+    rig.until(|table| serving(table) == 0).await;
+    assert_eq!(rig.app().cause, Cause::Failback);
+}
+
+#[tokio::test(start_paused = true)]
 async fn there_is_one_drill_of_a_service_at_a_time_and_none_of_a_held_one() {
     let rig = settled().await;
     let second = async {
