@@ -242,7 +242,7 @@ impl<E: Effects> Control<E> {
                 return Ok(Course::Prove(target));
             }
         }
-        self.memory.set_mode(id, *mode);
+        self.memory.set_mode(id, *mode, self.effects.now());
         let ordered = Ordered { reason: reason.clone(), forced: *force, ..Ordered::default() };
         self.obeyed(table, index, format!("{}/{name} {means}", order.pool), ordered);
         Ok(Course::Done(Ok(format!("{name} {means}"))))
@@ -257,10 +257,9 @@ impl<E: Effects> Control<E> {
         mode: Mode,
     ) -> (Vec<PoolView>, Vec<PoolView>) {
         let before = self.memory.views(&service.config, index);
-        let was = self.memory.mode(id);
-        self.memory.set_mode(id, mode);
+        let (was, ordered) = self.memory.set_mode(id, mode, self.effects.now());
         let after = self.memory.views(&service.config, index);
-        self.memory.set_mode(id, was);
+        self.memory.set_mode(id, was, ordered);
         (before, after)
     }
 

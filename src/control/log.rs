@@ -47,8 +47,8 @@ impl Line {
             }
             Self::Unsure { service, serving } => {
                 let why = format!(
-                    "everything went dark at once, which may have been us; waiting for {serving} \
-                     to fail anew"
+                    "the other pools were silent as well, so it may have been us; waiting for \
+                     {serving} to fail anew"
                 );
                 warn!(%service, %serving, why, "the serving pool is lost but not left yet");
             }

@@ -29,6 +29,8 @@ pub(super) struct Watched {
     /// What the deciding observation saw.
     pub(super) reason: Option<Arc<str>>,
     pub(super) mode: Mode,
+    /// When that was ordered.
+    ordered: Duration,
 }
 
 /// Where an endpoint stands in the configuration.
@@ -49,7 +51,7 @@ pub(super) struct Watch {
     /// When all its endpoints are asked again, out of turn: while nobody can serve, or a move hangs
     /// on an answer.
     pub(super) round: Option<Duration>,
-    /// When a darkness that came over all pools at once ended the last time.
+    /// When a darkness that had come over all pools ended the last time.
     lit: Option<Duration>,
     /// Watches a return by degrees.
     pub(super) guard: Option<Guard>,
@@ -168,7 +170,9 @@ impl Memory {
                 let guard = self.services[known].guard.clone();
                 watch.guard = guard.filter(|guard| guard.is_of(watch.failover.ramp));
             }
-            watch.round = watch.failover.none_available.then_some(now);
+            // Whatever a move may hang on is asked at once.
+            let lost = views.get(watch.failover.serving).is_some_and(PoolView::lost);
+            watch.round = lost.then_some(now);
             memory.services.push(watch);
         }
         (memory, removed)
@@ -189,6 +193,7 @@ impl Memory {
                         state: kept.map(|kept| kept.state).unwrap_or_default(),
                         reason: kept.and_then(|kept| kept.reason.clone()),
                         mode: before.map(|before| before.mode).unwrap_or_default(),
+                        ordered: before.map(|before| before.ordered).unwrap_or_default(),
                     });
                 }
             }
@@ -286,7 +291,7 @@ impl Memory {
         let before = std::mem::replace(&mut watch.failover, step.state);
         watch.wake = step.wake.map(|wake| now + wake);
         watch.stale = false;
-        if before.dark == Some(true) && watch.failover.dark.is_none() {
+        if before.none_available && !watch.failover.none_available {
             watch.lit = Some(now);
         }
         // What changed the trouble may end it: all are asked at once.
@@ -334,11 +339,18 @@ impl Memory {
         self.watched(id).map(|watched| watched.mode).unwrap_or_default()
     }
 
-    pub(super) fn set_mode(&mut self, id: EndpointId, mode: Mode) {
+    /// Returns what was ordered before, and when.
+    pub(super) fn set_mode(
+        &mut self,
+        id: EndpointId,
+        mode: Mode,
+        at: Duration,
+    ) -> (Mode, Duration) {
         let watched = self.endpoints.get_mut(id.slot as usize).and_then(Option::as_mut);
-        if let Some(watched) = watched.filter(|watched| watched.id == id) {
-            watched.mode = mode;
-        }
+        let Some(watched) = watched.filter(|watched| watched.id == id) else {
+            return (Mode::default(), at);
+        };
+        (std::mem::replace(&mut watched.mode, mode), std::mem::replace(&mut watched.ordered, at))
     }
 
     /// What is known of an endpoint's health.
@@ -390,15 +402,15 @@ impl Memory {
 
     fn views_of(&self, service: &config::Service, slots: &[Vec<u32>]) -> Vec<PoolView> {
         let view = |(pool, slots): (&Arc<config::Pool>, &Vec<u32>)| {
-            let states = slots.iter().filter_map(|slot| {
-                let watched = self.endpoints.get(*slot as usize)?.as_ref()?;
-                Some((&watched.state, watched.mode == Mode::Active))
-            });
+            let known = || slots.iter().filter_map(|s| self.endpoints.get(*s as usize)?.as_ref());
+            let states = known().map(|known| (&known.state, known.mode == Mode::Active));
+            let off = known().filter(|known| known.mode != Mode::Active);
+            let ordered = off.map(|known| known.ordered).max();
             // Within this time every endpoint of a pool is asked, so that is how far apart the
             // first failures of one event can lie.
             let round = |check: &HealthCheck| check.interval * 2 + check.timeout;
             let window = pool.health_check.as_ref().map_or(Duration::ZERO, round);
-            PoolView::of(pool.min_healthy, window, states)
+            PoolView { ordered, ..PoolView::of(pool.min_healthy, window, states) }
         };
         service.pools.iter().zip(slots).map(view).collect()
     }

@@ -1,12 +1,13 @@
 //! ● Whether a return by degrees goes well: what each of the two pools did since it began.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::failover::Ramp;
 use crate::failover::ramp::Tally;
-use crate::table::{Pool, Service};
+use crate::table::{Endpoint, EndpointId, Pool, Service};
 
-/// How often the two pools are compared.
+/// How often the two pools are compared at the least; a short return has eight comparisons.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches one return.
@@ -16,16 +17,16 @@ pub(super) struct Guard {
     began: Duration,
     /// When the pools are compared next.
     pub(super) next: Duration,
-    /// What both had done before it.
-    returning: Tally,
-    serving: Tally,
+    /// What each endpoint had done before it. An endpoint that goes meanwhile takes with it what it
+    /// did; one that comes did nothing before.
+    before: HashMap<EndpointId, Tally>,
 }
 
 impl Guard {
-    pub(super) fn new(ramp: Ramp, service: &Service, serving: usize, now: Duration) -> Self {
-        let of = |pool: usize| service.pools.get(pool).map(|pool| tally(pool)).unwrap_or_default();
-        let (returning, serving) = (of(ramp.to), of(serving));
-        Self { began: ramp.began, next: now + PAUSE, returning, serving }
+    pub(super) fn new(ramp: Ramp, service: &Service, now: Duration) -> Self {
+        let endpoints = service.pools.iter().flat_map(|pool| pool.endpoints.iter());
+        let before = endpoints.map(|endpoint| (endpoint.id, done_by(endpoint))).collect();
+        Self { began: ramp.began, next: now + pause(ramp), before }
     }
 
     pub(super) fn is_of(&self, ramp: Option<Ramp>) -> bool {
@@ -40,29 +41,47 @@ impl Guard {
         serving: usize,
         now: Duration,
     ) -> Option<String> {
-        self.next = now + PAUSE;
+        self.next = now + pause(ramp);
         let (returning, serving) = (service.pools.get(ramp.to)?, service.pools.get(serving)?);
-        let there = since(tally(returning), self.returning);
-        let here = since(tally(serving), self.serving);
+        let (there, here) = (self.done_since(returning), self.done_since(serving));
         let said = |tally: Tally| format!("{} of {} requests", tally.errors, tally.requests);
         there.is_worse_than(&here).then(|| {
             let (to, from) = (&returning.config.name, &serving.config.name);
             format!("{to} failed {}, {from} {}", said(there), said(here))
         })
     }
+
+    fn done_since(&self, pool: &Pool) -> Tally {
+        let before = |id| self.before.get(&id).copied().unwrap_or_default();
+        sum(pool.endpoints.iter().map(|endpoint| since(done_by(endpoint), before(endpoint.id))))
+    }
 }
 
-/// What a pool did since the process started, all workers together.
+fn pause(ramp: Ramp) -> Duration {
+    PAUSE.min(ramp.length / 8)
+}
+
+/// What a pool did since the process started.
 pub(super) fn tally(pool: &Pool) -> Tally {
-    let mut tally = Tally::default();
-    let workers = pool.endpoints.iter().flat_map(|endpoint| endpoint.counters.workers.iter());
-    for cells in workers {
+    sum(pool.endpoints.iter().map(|endpoint| done_by(endpoint)))
+}
+
+/// All workers together.
+fn done_by(endpoint: &Endpoint) -> Tally {
+    let of_worker = endpoint.counters.workers.iter().map(|cells| {
         let answers: u64 = cells.responses.iter().map(|class| class.value()).sum();
         let unanswered: u64 = cells.errors.iter().map(|kind| kind.value()).sum();
-        tally.requests += answers + unanswered;
-        tally.errors += cells.responses[4].value() + unanswered;
-    }
-    tally
+        let errors = cells.responses[4].value() + unanswered;
+        Tally { requests: answers + unanswered, errors }
+    });
+    sum(of_worker)
+}
+
+fn sum(tallies: impl Iterator<Item = Tally>) -> Tally {
+    tallies.fold(Tally::default(), |sum, tally| Tally {
+        requests: sum.requests + tally.requests,
+        errors: sum.errors + tally.errors,
+    })
 }
 
 /// What came since `before`.

@@ -189,7 +189,7 @@ impl<E: Effects> Control<E> {
             Some(guard) if guard.is_of(Some(ramp)) && now < guard.next => None,
             Some(guard) if guard.is_of(Some(ramp)) => guard.compare(ramp, service, serving, now),
             guard => {
-                *guard = Some(Guard::new(ramp, service, serving, now));
+                *guard = Some(Guard::new(ramp, service, now));
                 None
             }
         }?;

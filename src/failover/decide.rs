@@ -28,8 +28,8 @@ pub enum Trouble {
     /// This pool counts as available, but has not succeeded since the evidence against the serving
     /// one began: it may be as dead, or it may be us who hear nothing.
     Unproved { to: usize },
-    /// All pools were dark at once, and one of them is back: the serving one must fail anew before
-    /// it is left, for it may have been us who heard nothing.
+    /// Those that could take over were silent as well: the serving one must fail anew since they are
+    /// heard again before it is left, for it may have been us who heard nothing.
     Unsure,
 }
 
@@ -73,12 +73,10 @@ fn leave(state: &State, serving: &PoolView, views: &[PoolView]) -> Decision {
     if state.held {
         return Decision::Stuck(Trouble::Held);
     }
-    if state.light.is_some_and(|light| serving.failed_anew.is_some_and(|failed| failed < light)) {
-        return Decision::Stuck(Trouble::Unsure);
-    }
     let proved = |view: &PoolView| view.available() && view.proved_since(serving.first_failure);
-    match views.iter().position(proved) {
+    match views.iter().position(|view| proved(view) && serving.is_deader_than(view)) {
         Some(to) => Decision::Move { to, cause: serving.cause_of_loss() },
+        None if views.iter().any(proved) => Decision::Stuck(Trouble::Unsure),
         None => Decision::Stuck(Trouble::Unproved { to: first }),
     }
 }

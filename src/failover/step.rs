@@ -12,9 +12,6 @@ use super::decide::{DAY, Decision, Trouble, decide, returns};
 use super::ramp::Ramp;
 use super::view::PoolView;
 
-/// Pools whose evidence began within this of each other went dark at once.
-const AT_ONCE: Duration = Duration::from_secs(2);
-
 /// Why the serving pool serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -60,11 +57,6 @@ pub struct State {
     pub returns: Vec<Duration>,
     /// A return by degrees that is under way.
     pub ramp: Option<Ramp>,
-    /// All pools are lost; true: they went so at once.
-    pub dark: Option<bool>,
-    /// When the first of pools that went dark at once came back; until the serving one is judged
-    /// anew.
-    pub light: Option<Duration>,
 }
 
 /// The whole service moved.
@@ -136,8 +128,6 @@ impl State {
             penalties: vec![Penalty::default(); pools],
             returns: Vec::new(),
             ramp: None,
-            dark: None,
-            light: None,
         }
     }
 
@@ -147,6 +137,9 @@ impl State {
     pub fn step(&self, views: &[PoolView], settings: Settings, now: Duration) -> Step {
         let mut state = self.clone();
         state.note(views, now);
+        if settings.failback == Failback::Manual {
+            state.ramp = None;
+        }
         let decision = decide(&state, views, settings, now);
         state.trouble = match decision {
             Decision::Stuck(trouble) => Some(trouble),
@@ -265,7 +258,7 @@ impl State {
         state
     }
 
-    /// Remembers what the views say: availability, darkness and its end.
+    /// Remembers since when the pools have been available.
     fn note(&mut self, views: &[PoolView], now: Duration) {
         self.available_since.resize(views.len(), None);
         self.penalties.resize(views.len(), Penalty::default());
@@ -273,15 +266,6 @@ impl State {
             *since = view.available().then(|| since.unwrap_or(now));
         }
         self.returns.retain(|at| now.saturating_sub(*at) < DAY);
-        if views.iter().all(PoolView::lost) {
-            self.dark.get_or_insert_with(|| at_once(views));
-            self.light = None;
-        } else if self.dark.take() == Some(true) {
-            self.light = Some(now);
-        }
-        if !views.get(self.serving).is_some_and(PoolView::lost) {
-            self.light = None;
-        }
     }
 
     fn go(&mut self, to: usize, cause: Cause, views: &[PoolView], now: Duration) -> Move {
@@ -300,7 +284,7 @@ impl State {
         self.serving = to;
         self.since = now;
         self.cause = cause;
-        (self.stands, self.ramp, self.light) = (false, None, None);
+        (self.stands, self.ramp) = (false, None);
         Move { from, to, cause, first_evidence, decided: now }
     }
 
@@ -326,13 +310,6 @@ fn refuse_worse(target: &PoolView, serving: Option<&PoolView>) -> Result<(), Ref
         }
         _ => Ok(()),
     }
-}
-
-/// The evidence against all of them began at the same time, as far as probes can tell.
-fn at_once(views: &[PoolView]) -> bool {
-    let began = || views.iter().map(|view| view.first_failure.unwrap_or_default());
-    let (first, last) = (began().min().unwrap_or_default(), began().max().unwrap_or_default());
-    views.len() > 1 && last.saturating_sub(first) <= AT_ONCE
 }
 
 impl Cause {

@@ -13,13 +13,17 @@ pub struct PoolView {
     pub down: u32,
     /// Endpoints an operator drains or has turned off: they count for nothing.
     pub off: u32,
+    /// When the last of those was ordered.
+    pub ordered: Option<Duration>,
     /// Endpoints that must be up, at least 1.
     pub min_healthy: u32,
     /// The first evidence against the pool: the oldest failure of the runs of failures that cost it
     /// its last healthy endpoints. None unless it is lost, or if an operator's order cost it.
     pub first_failure: Option<Duration>,
-    /// Every down endpoint has failed in a probe that began at this time or later.
+    /// Every down endpoint was found so in a probe that began at this time or later.
     pub failed_anew: Option<Duration>,
+    /// `min_healthy` endpoints that are up have answered every probe since this time.
+    pub unbroken: Option<Duration>,
     /// `min_healthy` endpoints that are up have succeeded in a probe that began at this time or
     /// later.
     pub proved: Option<Duration>,
@@ -35,19 +39,20 @@ impl PoolView {
         endpoints: impl IntoIterator<Item = (&'a health::State, bool)>,
     ) -> Self {
         let mut view = Self { min_healthy, ..Self::default() };
-        let (mut failures, mut successes) = (Vec::new(), Vec::new());
+        let (mut failures, mut successes, mut runs) = (Vec::new(), Vec::new(), Vec::new());
         for (endpoint, active) in endpoints {
             match endpoint.verdict {
                 _ if !active => view.off += 1,
                 Verdict::Up => {
                     view.up += 1;
                     successes.extend(endpoint.last_success);
+                    runs.extend(endpoint.first_success);
                 }
                 Verdict::Unknown => view.unknown += 1,
                 Verdict::Down => {
                     view.down += 1;
                     failures.push(endpoint.first_failure.unwrap_or(endpoint.since));
-                    let failed = endpoint.last_failure.map_or(endpoint.since, |(began, _)| began);
+                    let failed = endpoint.confirmed_down();
                     view.failed_anew = Some(view.failed_anew.map_or(failed, |at| at.min(failed)));
                 }
             }
@@ -55,6 +60,8 @@ impl PoolView {
         successes.sort_unstable();
         let newest = successes.len().checked_sub(min_healthy.max(1) as usize);
         view.proved = newest.and_then(|index| successes.get(index).copied());
+        runs.sort_unstable();
+        view.unbroken = runs.get(min_healthy.max(1) as usize - 1).copied();
         if view.lost() {
             failures.sort_unstable();
             let spare = view.total().saturating_sub(min_healthy);
@@ -88,10 +95,22 @@ impl PoolView {
         evidence.is_none_or(|evidence| self.proved.is_some_and(|proved| proved > evidence))
     }
 
-    /// Whether health or an operator's order cost the pool its endpoints.
+    /// This pool is lost, and it is not us who hear nothing: it has failed since `other` was heard
+    /// again, if that was ever silent. Needs no proof where an operator's order cost it.
+    pub fn is_deader_than(&self, other: &Self) -> bool {
+        let failed = || self.failed_anew.zip(other.unbroken);
+        self.first_failure.is_none() || failed().is_some_and(|(failed, heard)| failed >= heard)
+    }
+
+    /// Whether health or an operator's order cost the pool its endpoints: what came last.
     pub fn cause_of_loss(&self) -> Cause {
-        let ordered = self.off > 0 && self.up + self.unknown + self.off >= self.min_healthy;
-        if ordered { Cause::Manual } else { Cause::Health }
+        let without = self.up + self.unknown + self.off;
+        let ordered = self.off > 0 && without >= self.min_healthy;
+        let last = |failed| self.ordered.is_some_and(|ordered| ordered >= failed);
+        match ordered && self.first_failure.is_none_or(last) {
+            true => Cause::Manual,
+            false => Cause::Health,
+        }
     }
 
     /// The part of its endpoints that is up, those off included, in thousandths.

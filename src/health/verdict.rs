@@ -128,6 +128,16 @@ impl State {
         }
     }
 
+    /// Of an endpoint that is down: when the newest probe began that leaves it so. That is one that
+    /// failed; while errors of live traffic bar it, any that was answered.
+    pub fn confirmed_down(&self) -> Duration {
+        let failed = self.last_failure.map_or(self.since, |(began, _)| began);
+        match (self.barred_until, self.last_success) {
+            (Some(until), Some(heard)) if heard < until => failed.max(heard),
+            _ => failed,
+        }
+    }
+
     fn succeeded(
         self,
         began: Duration,
@@ -135,7 +145,8 @@ impl State {
         thresholds: Thresholds,
     ) -> (Self, Option<Flip>) {
         if self.barred_until.is_some_and(|until| began < until) {
-            return (Self { last_success: Some(began), failing: false, ..self }, None);
+            let last_success = self.last_success.max(Some(began));
+            return (Self { last_success, failing: false, ..self }, None);
         }
         let first = self.first_success.unwrap_or(now);
         let successes = self.successes.saturating_add(1);
@@ -147,7 +158,7 @@ impl State {
             wary: self.wary && !(calm && self.verdict == Verdict::Up),
             first_success: Some(first),
             first_failure: self.first_failure.filter(|_| !calm && self.failures > 0),
-            last_success: Some(began),
+            last_success: self.last_success.max(Some(began)),
             ..self
         };
         let needed = match self.verdict {
@@ -187,7 +198,10 @@ impl State {
             wary: self.wary || (self.verdict != Verdict::Down && !in_a_row),
             first_success: None,
             first_failure: Some(first),
-            last_failure: Some((began, failure)),
+            last_failure: self
+                .last_failure
+                .filter(|(at, _)| *at > began)
+                .or(Some((began, failure))),
             ..self
         };
         if self.verdict == Verdict::Down || state.failures < thresholds.unhealthy {

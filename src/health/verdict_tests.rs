@@ -141,6 +141,17 @@ fn every_reachable_state_keeps_the_rules() {
     }
 }
 
+#[test]
+fn overlapping_probes_may_end_in_any_order_and_the_newest_counts() {
+    let up = run(State::default(), 0, &[GOOD], USUAL);
+    let (state, _) = up.step(GOOD, at(7), at(7), USUAL);
+    let (state, _) = state.step(GOOD, at(5), at(8), USUAL);
+    assert_eq!(state.last_success, Some(at(7)), "a proof is not taken back");
+    let (state, _) = state.step(REFUSED, at(11), at(11), USUAL);
+    let (state, _) = state.step(Observation::Failure(Failure::Timeout), at(9), at(12), USUAL);
+    assert_eq!(state.last_failure, Some((at(11), Failure::Refused)));
+}
+
 proptest! {
     /// The rule said once more over the whole past: a flip down needs `unhealthy` failures without
     /// [`CALM`] successes in a row between them, and comes as soon as there are so many.

@@ -85,8 +85,8 @@ pub(super) fn stuck(service: &table::Service) -> Option<Stuck> {
             format!("{serving} is lost; {to} must first answer a probe begun after that")
         }
         Trouble::Unsure => format!(
-            "all pools went dark at once, as if it were us; {serving} must fail anew before it is \
-             left"
+            "the other pools were silent as well, as if it were us; {serving} must fail anew \
+             before it is left"
         ),
     };
     Some(Stuck { kind: trouble.label().to_owned(), why })

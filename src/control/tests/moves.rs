@@ -247,3 +247,18 @@ async fn a_thousand_endpoints_that_die_at_once_do_not_take_all_sockets() {
     let took = rig.until(|table| serving(table) == 1).await;
     assert!(took <= Duration::from_secs(4), "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn isolation_too_short_to_darken_everything_moves_nothing() {
+    for millis in [90, 105, 125, 135, 150, 300] {
+        let rig = settled().await;
+        let id = rig.app().pools[0].endpoints[0].id;
+        rig.sim.isolated.store(true, Ordering::Relaxed);
+        rig.sightings.send(saw(id, Seen::Silent)).await.unwrap();
+        sleep(Duration::from_millis(millis)).await;
+        rig.sim.isolated.store(false, Ordering::Relaxed);
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!((serving(&rig.table()), rig.app().history.last.clone()), (0, None), "{millis}");
+        assert_eq!(rig.verdict(HOT), Verdict::Up);
+    }
+}

@@ -72,12 +72,32 @@ async fn an_endpoint_that_is_drained_gets_no_requests_and_the_last_one_moves_the
     assert!(rig.mode("hot", "10.9.9.9:80", Mode::Off, true).await.is_err());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_failure_beside_an_endpoint_drained_long_ago_is_no_order() {
+    let other = "10.0.1.2:80";
+    let rig = rig(config(two_pools().listeners.clone(), vec![app(&[HOT, other], &[STANDBY])]));
+    rig.until(|table| table.endpoints().all(|(_, v)| v == Verdict::Up)).await;
+    rig.mode("hot", other, Mode::Drain, false).await.unwrap();
+    sleep(Duration::from_secs(3600)).await;
+    rig.sim.let_be(HOT, Life::Refusing);
+    rig.until(|table| serving(table) == 1).await;
+    let app = rig.app();
+    let last = app.history.last.clone().unwrap();
+    assert_eq!(last.cause, Cause::Health);
+    assert!(last.first_evidence < last.decided, "{last:?}");
+    assert!(app.failover.penalties[0].value(last.decided) > 999.0);
+    // And an order beside an endpoint that failed long ago is one.
+    rig.switch_with("hot", false, true).await.unwrap();
+    rig.until(|table| serving(table) == 1).await;
+}
+
 fn ramped() -> Arc<Config> {
-    let service = app(&[HOT], &[STANDBY]);
-    let failback = config::Failback::Auto {
-        stable_for: Duration::from_secs(300),
-        ramp: Duration::from_secs(60),
-    };
+    ramped_over(&[HOT], Duration::from_secs(60))
+}
+
+fn ramped_over(hot: &[&str], ramp: Duration) -> Arc<Config> {
+    let service = app(hot, &[STANDBY]);
+    let failback = config::Failback::Auto { stable_for: Duration::from_secs(300), ramp };
     let failover = config::Failover { failback, ..service.failover.clone() };
     let service = Arc::new(config::Service { failover, ..(*service).clone() });
     config(two_pools().listeners.clone(), vec![service])
@@ -108,4 +128,34 @@ async fn a_return_goes_by_degrees_and_is_broken_off_when_the_pool_errs_more() {
     let took = rig.until(|table| serving(table) == 0).await;
     assert!(between(took, 60_000, 60_010), "{took:?}");
     assert_eq!((rig.app().cause, rig.app().share), (Cause::Failback, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_return_is_watched_however_short_it_is_and_whatever_endpoints_leave() {
+    let other = "10.0.1.2:80";
+    let share = |table: &Table| table.services[0].share.is_some();
+    for (ramp, leaves) in [(800, false), (60_000, true)] {
+        let ramp = Duration::from_millis(ramp);
+        let rig = rig(ramped_over(&[HOT, other], ramp));
+        rig.until(|table| table.endpoints().all(|(_, v)| v == Verdict::Up)).await;
+        for name in [HOT, other] {
+            rig.sim.let_be(name, Life::Refusing);
+        }
+        rig.until(|table| serving(table) == 1).await;
+        let hot = Arc::clone(&rig.app().pools[0].endpoints[0]);
+        let gone = Arc::clone(&rig.app().pools[0].endpoints[1]);
+        // What it did in its life before.
+        gone.counters.workers.of(0).responses[4].add(1_000);
+        for name in [HOT, other] {
+            rig.sim.let_be(name, Life::Well);
+        }
+        rig.until(share).await;
+        if leaves {
+            rig.reload_to(&ramped_over(&[HOT], ramp), false).await.unwrap();
+            sleep(Duration::from_secs(2)).await;
+        }
+        hot.counters.workers.of(0).responses[4].add(50);
+        rig.until(|table| !share(table)).await;
+        assert_eq!(serving(&rig.table()), 1, "{ramp:?}");
+    }
 }

@@ -186,3 +186,27 @@ fn a_problem_of_the_world_is_an_error_without_a_snippet() {
     let problem = problem("x");
     assert_eq!((problem.severity, &*problem.snippet), (Severity::Error, ""));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_does_not_put_off_the_questions_a_move_hangs_on() {
+    let seldom = |pool: Arc<config::Pool>| {
+        let interval = Duration::from_secs(60);
+        let check = config::HealthCheck { interval, ..crate::table::fixture::check() };
+        Arc::new(config::Pool { health_check: Some(check), ..(*pool).clone() })
+    };
+    let pools = vec![seldom(pool("hot", &[HOT])), seldom(pool("standby", &[STANDBY]))];
+    let service = service_of("app", WhenNone::TryAll, pools);
+    let rig = rig(config(two_pools().listeners.clone(), vec![service]));
+    rig.until(|table| table.endpoints().all(|(_, v)| v == Verdict::Up)).await;
+    let hot = rig.app().pools[0].endpoints[0].id;
+    rig.sim.let_be(HOT, Life::Refusing);
+    rig.sim.let_be(STANDBY, Life::OurFault);
+    rig.sightings.send(saw(hot, Seen::Refused)).await.unwrap();
+    rig.until(|table| table.services[0].failover.trouble.is_some()).await;
+    // Between two rounds of questions.
+    sleep(Duration::from_millis(50)).await;
+    rig.sim.let_be(STANDBY, Life::Well);
+    rig.reload(false).await.unwrap();
+    let took = rig.until(|table| serving(table) == 1).await;
+    assert!(took <= Duration::from_millis(150), "{took:?}");
+}

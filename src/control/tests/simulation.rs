@@ -192,9 +192,9 @@ impl Play {
         self.calm().await;
         let moves = self.forced();
         self.rig.sim.isolated.store(true, Ordering::Relaxed);
-        // Long enough for everything to be dark. One that ends between the first failure of the
-        // serving pool and its verdict is not told from a failure of that pool: what was asked
-        // before its end times out after it, when the others answer again.
+        // Long enough for everything to be dark. A shorter one is told from a failure of the serving
+        // pool only where the others were found silent as well before they were heard again: not if
+        // they are given more patience, or if one failure is enough for a verdict.
         let time = Duration::from_millis(self.random.u64(3_000..60_000));
         self.pass(time).await;
         self.rig.sim.isolated.store(false, Ordering::Relaxed);

@@ -19,6 +19,7 @@ fn view(up: u32, unknown: u32, down: u32) -> PoolView {
     let first_failure = (up + unknown == 0).then_some(secs(1));
     let proved = (up > 0).then_some(secs(1_000_000));
     let failed_anew = (down > 0).then_some(secs(1));
+    let unbroken = (up > 0).then_some(secs(0));
     PoolView {
         up,
         unknown,
@@ -26,6 +27,7 @@ fn view(up: u32, unknown: u32, down: u32) -> PoolView {
         min_healthy: 1,
         first_failure,
         failed_anew,
+        unbroken,
         proved,
         ..PoolView::default()
     }
@@ -175,17 +177,81 @@ fn lost_pool_is_left_only_for_one_that_succeeded_after_the_evidence_began() {
 }
 
 #[test]
-fn when_all_goes_dark_at_once_nothing_moves_until_the_serving_pool_fails_in_the_light() {
+fn after_darkness_nothing_moves_until_the_serving_pool_fails_in_the_light() {
     let start = State::start(2, secs(0));
     let dark = start.step(&[lost_since(100, 103), lost_since(101, 103)], AUTO, secs(103));
-    assert!(dark.state.none_available && dark.state.dark == Some(true));
-    let light = dark.state.step(&[lost_since(100, 103), proved_at(110)], AUTO, secs(110));
+    assert!(dark.state.none_available);
+    let standby = PoolView { unbroken: Some(secs(110)), ..proved_at(110) };
+    let light = dark.state.step(&[lost_since(100, 103), standby], AUTO, secs(110));
     assert_eq!((light.moved, light.state.trouble), (None, Some(Trouble::Unsure)));
     assert!(light.state.is_anxious());
-    let back = light.state.step(&[UP(), proved_at(110)], AUTO, secs(111));
-    assert_eq!((back.state.serving, back.state.light), (0, None), "it was us who heard nothing");
-    let anew = light.state.step(&[lost_since(100, 111), proved_at(110)], AUTO, secs(111));
+    let back = light.state.step(&[UP(), standby], AUTO, secs(111));
+    assert_eq!((back.state.serving, back.state.trouble), (0, None), "it was us who heard nothing");
+    let anew = light.state.step(&[lost_since(100, 111), standby], AUTO, secs(111));
     assert_eq!(anew.state.serving, 1, "it is dead indeed");
+}
+
+/// A pool of one endpoint, of what its probes saw: `(began, heard, success)`, in milliseconds.
+fn pool_that_saw(seen: &[(u64, u64, bool)]) -> PoolView {
+    let thresholds = health::Thresholds { unhealthy: 3, healthy: 2 };
+    let state = seen.iter().fold(health::State::default(), |state, (began, heard, success)| {
+        let observation = match success {
+            true => health::Observation::Success,
+            false => health::Observation::Failure(health::Failure::Timeout),
+        };
+        let at = |millis: u64| Duration::from_millis(millis);
+        state.step(observation, at(*began), at(*heard), thresholds).0
+    });
+    PoolView::of(1, secs(2), [(&state, true)])
+}
+
+#[test]
+fn silence_too_short_for_every_verdict_moves_nothing_if_the_others_were_silent_as_well() {
+    let up = (1, 2, true);
+    let hot_failed = [up, (5000, 5100, false), (5020, 5120, false), (5040, 5140, false)];
+    let standby_stumbled = [up, (5000, 5100, false), (5110, 5111, true)];
+    let start = State::start(2, secs(0));
+    let views = [pool_that_saw(&hot_failed), pool_that_saw(&standby_stumbled)];
+    let step = start.step(&views, AUTO, Duration::from_millis(5140));
+    assert_eq!((step.moved, step.state.trouble), (None, Some(Trouble::Unsure)));
+    // It fails still after the other is heard again: then it is not us.
+    let anew = [&hot_failed[..], &[(5150, 5250, false)]].concat();
+    let views = [pool_that_saw(&anew), pool_that_saw(&standby_stumbled)];
+    assert_eq!(step.state.step(&views, AUTO, Duration::from_millis(5250)).state.serving, 1);
+    // One that was heard all the time takes over at once.
+    let steady = [up, (5000, 5001, true), (5110, 5111, true)];
+    let views = [pool_that_saw(&hot_failed), pool_that_saw(&steady)];
+    assert_eq!(start.step(&views, AUTO, Duration::from_millis(5140)).state.serving, 1);
+}
+
+#[test]
+fn barred_endpoint_need_not_fail_its_probes_for_the_service_to_leave_it() {
+    let usual = health::Thresholds { unhealthy: 3, healthy: 2 };
+    let seen =
+        |state: health::State, what, second| state.step(what, secs(second), secs(second), usual).0;
+    let up = seen(health::State::default(), health::Observation::Success, 1);
+    let barred = seen(up, health::Observation::Errors, 100);
+    let refused = health::Observation::Failure(health::Failure::Refused);
+    let dead = (0..3).fold(up, |state, _| seen(state, refused, 101));
+    let view = |state: &health::State| PoolView::of(1, secs(2), [(state, true)]);
+    let start = State::start(2, secs(0));
+    let dark = start.step(&[view(&barred), view(&dead)], AUTO, secs(101)).state;
+    let back = (102..104).fold(dead, |state, at| seen(state, health::Observation::Success, at));
+    let hot = seen(barred, health::Observation::Success, 104);
+    let light = dark.step(&[view(&barred), view(&back)], AUTO, secs(103)).state;
+    let step = light.step(&[view(&hot), view(&back)], AUTO, secs(104));
+    assert_eq!(step.state.serving, 1, "{:?}", step.state.trouble);
+}
+
+#[test]
+fn return_under_way_ends_when_returns_become_manual_and_counts_against_nobody() {
+    let moved = State::start(2, secs(0)).step(&[DOWN(), UP()], RAMPED, secs(2)).state;
+    let back = moved.step(&[UP(), UP()], RAMPED, secs(10)).state;
+    let begun = back.step(&[UP(), UP()], RAMPED, secs(310)).state;
+    assert!(begun.ramp.is_some());
+    let manual = begun.step(&[UP(), UP()], MANUAL, secs(9_000));
+    assert_eq!((manual.moved, manual.state.ramp, manual.state.serving), (None, None, 1));
+    assert_eq!(manual.state.penalties, begun.penalties);
 }
 
 #[test]
@@ -298,12 +364,14 @@ fn assert_sound(before: &State, views: &[PoolView], settings: Settings, now: Dur
     assert_eq!(views[state.serving].lost(), state.trouble.is_some(), "{}", context());
     let evidence = views[before.serving].first_failure;
     let proved = |v: &PoolView| v.available() && v.proved_since(evidence);
-    let must = lost_before && !before.held && state.light.is_none();
-    assert!(!must || !views.iter().any(proved) || moved.is_some(), "{}", context());
-    // Darkness, and the first light after it, moves nothing.
-    let unsure = |light| views[before.serving].failed_anew.is_some_and(|failed| failed < light);
-    let blind = lost_before && (!someone || before.light.is_some_and(unsure));
-    assert!(!blind || moved.is_none(), "{}", context());
+    // A pool that was silent when the serving one failed, which has not failed since.
+    let unsure = |v: &PoolView| {
+        let heard = v.unbroken.unwrap_or(Duration::MAX);
+        evidence.is_some() && views[before.serving].failed_anew.is_none_or(|at| at < heard)
+    };
+    let sure = |v: &PoolView| proved(v) && !unsure(v);
+    let must = lost_before && !before.held;
+    assert!(!must || !views.iter().any(sure) || moved.is_some(), "{}", context());
     // I18: held, nothing moves by itself.
     assert!(!before.held || moved.is_none(), "{}", context());
     if let Some(moved) = moved {
@@ -315,7 +383,8 @@ fn assert_sound(before: &State, views: &[PoolView], settings: Settings, now: Dur
             // I2 and I7: forced only away from a pool that evidence says is lost.
             // I26: the target proved itself after the evidence began.
             Cause::Health | Cause::Manual => {
-                assert!(lost_before && proved(&views[moved.to]), "{}", context());
+                // I6: darkness, and the first light after it, moves nothing.
+                assert!(lost_before && sure(&views[moved.to]), "{}", context());
             }
             Cause::Failback => {
                 assert!(!lost_before && moved.to < moved.from, "{}", context());
@@ -360,8 +429,7 @@ fn small_views() -> Vec<PoolView> {
 fn small_states() -> Vec<State> {
     let mut states = Vec::new();
     let times = [None, Some(secs(990)), Some(secs(600))];
-    let lights = [None, Some(secs(0)), Some(secs(500))];
-    for (since, light) in times.iter().flat_map(|t| lights.iter().map(move |l| (*t, *l))) {
+    for since in times {
         for (held, stands, serving) in [
             (false, false, 0),
             (false, false, 1),
@@ -373,7 +441,6 @@ fn small_states() -> Vec<State> {
                 serving,
                 held,
                 stands,
-                light,
                 available_since: vec![since, Some(secs(1))],
                 ..State::start(2, secs(2))
             });
@@ -390,18 +457,19 @@ fn every_small_combination_is_decided_soundly() {
     let mut checked: u64 = 0;
     for (first, second) in views.iter().flat_map(|a| views.iter().map(move |b| (*a, *b))) {
         for before in &states {
-            for (settings, proved) in
-                [AUTO, RAMPED, MANUAL].into_iter().flat_map(|s| [0, 1_000_000].map(|p| (s, p)))
-            {
-                let mut pair = [first, second];
-                let target = &mut pair[1 - before.serving];
-                target.proved = target.proved.map(|_| secs(proved));
-                assert_sound(before, &pair, settings, now);
-                checked += 1;
+            for settings in [AUTO, RAMPED, MANUAL] {
+                for (proved, unbroken) in [(0, 0), (0, 9), (9, 0), (9, 9), (9, 1), (1, 1)] {
+                    let mut pair = [first, second];
+                    let target = &mut pair[1 - before.serving];
+                    target.proved = target.proved.map(|_| secs(proved));
+                    target.unbroken = target.unbroken.map(|_| secs(unbroken));
+                    assert_sound(before, &pair, settings, now);
+                    checked += 1;
+                }
             }
         }
     }
-    assert_eq!(checked, (views.len() * views.len() * states.len() * 6) as u64);
+    assert_eq!(checked, (views.len() * views.len() * states.len() * 18) as u64);
     assert!(checked > 1_000_000, "{checked}");
 }
 
@@ -449,6 +517,7 @@ proptest! {
                     first_failure: down.then_some(now),
                     last_failure: down.then_some((now, health::Failure::Refused)),
                     last_success: (!down).then_some(now),
+                    first_success: (!down).then_some(now),
                     since: now,
                     ..Default::default()
                 };
