@@ -241,6 +241,22 @@ fn a_spent_budget_sends_a_get_to_the_other_pool_instead_of_failing_it() {
 }
 
 #[test]
+fn a_spent_budget_is_not_evaded_by_going_back_and_forth_between_two_pools() {
+    let (hot, standby) = ([ill(), ill(), ill()], [ill(), ill(), ill()]);
+    let urls = |pool: &[Endpoint; 3]| pool.each_ref().map(Endpoint::url);
+    let (hot_urls, standby_urls) = (urls(&hot), urls(&standby));
+    let pools = [hot_urls.each_ref(), standby_urls.each_ref()].map(|p| p.map(String::as_str));
+    let rig = rig_with(&[&pools[0], &pools[1]], |service, _| service.outlier_errors = None);
+    for number in 0..100 {
+        assert_eq!(rig.send("GET", &format!("/{number}")).status(), 503);
+    }
+    let count = |pool: &[Endpoint; 3]| pool.iter().map(|e| e.requests().len()).sum::<usize>();
+    // Once to each pool, and the retries that were paid: ten to begin with, and a fifth.
+    assert!(count(&hot) + count(&standby) <= 230, "{} + {}", count(&hot), count(&standby));
+    assert!(count(&hot) <= 130, "{}", count(&hot));
+}
+
+#[test]
 fn what_everybody_answers_with_503_is_passed_on_unchanged_and_bars_nobody() {
     let bad_uri = || {
         Endpoint::start(|conn| {

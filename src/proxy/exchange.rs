@@ -396,7 +396,7 @@ pub fn decide<C: Client>(local: &Local, client: &C, call: &mut Call, progress: P
 /// May it be sent to this endpoint, or to one of another pool? Notes in `call.next` where, and the
 /// proof.
 pub fn approve<C: Client>(local: &Local, client: &C, call: &mut Call, next: Chosen) -> Step {
-    let changes = changes_pool(call.last.as_ref(), &next);
+    let changes = changes_pool(call, &next);
     let facts = facts(client, call, call.progress, changes);
     let decision = ask(local, facts, call);
     let cells = next.service().counters.workers.of(local.worker);
@@ -412,9 +412,7 @@ pub fn approve<C: Client>(local: &Local, client: &C, call: &mut Call, next: Chos
             // The budget is used up; to go to another pool costs none.
             call.tried.leave(next.pool());
             match self::next(local, call, Trust::Any) {
-                Some(other) if changes_pool(call.last.as_ref(), &other) => {
-                    approve(local, client, call, other)
-                }
+                Some(other) if changes_pool(call, &other) => approve(local, client, call, other),
                 _ => {
                     cells.budget_exhausted.increment();
                     Step::Fail(Loss::Attempts)
@@ -446,9 +444,12 @@ fn facts<C: Client>(client: &C, call: &Call, progress: Progress, changes_pool: b
     }
 }
 
-/// By name, for a reload may have moved either.
-fn changes_pool(last: Option<&Chosen>, next: &Chosen) -> bool {
-    last.is_some_and(|last| last.pool().config.name != next.pool().config.name)
+/// The next one is in a pool that has not failed the request yet: a way back there and forth would
+/// evade the budget. By name, for a reload may have moved either.
+fn changes_pool(call: &Call, next: &Chosen) -> bool {
+    let pool = next.pool();
+    call.last.as_ref().is_some_and(|last| last.pool().config.name != pool.config.name)
+        && !pool.endpoints.iter().any(|endpoint| call.tried.contains(endpoint.id))
 }
 
 fn earn_budget(local: &Local, call: &Call) {
