@@ -19,20 +19,21 @@ pub fn is_gateway_error(status: u16) -> bool {
 /// The endpoint gave this request an answer that is no gateway error.
 pub fn answered(local: &Local, call: &mut Call, chosen: &Chosen) {
     let endpoint = chosen.endpoint();
-    if endpoint.live.answered() {
+    let now = clock::now();
+    if endpoint.live.answered(now) {
         local.relief.notify_waiters();
     }
     let service = chosen.service();
     if chosen.pool != service.serving {
         let first = &service.counters.first_elsewhere;
         if first.load(Ordering::Relaxed) == 0 {
-            let now = u64::try_from(clock::now().as_nanos()).unwrap_or(u64::MAX - 1) + 1;
+            let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX - 1) + 1;
             let _ = first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
     for (blamed, status) in std::mem::take(&mut call.blamed) {
         if blamed.endpoint().id != endpoint.id {
-            judge(local, &blamed, status, blamed.endpoint().live.twin_answered(), false);
+            judge(local, &blamed, status, blamed.endpoint().live.twin_answered(now), false);
         }
     }
 }
@@ -54,11 +55,12 @@ pub fn gateway_error(
 }
 
 /// Requests avoid an endpoint whose errors its twins do not share, and control is told of it: only
-/// where neither one connection nor one address can be behind them, or whoever is refused with 503
-/// (for asking too often, say) would drive all others away with him.
+/// where neither one connection nor one address can be behind them, and where they lasted longer than
+/// others would have been without a good answer; or whoever is refused with 503 (for asking too often,
+/// say) would drive all others away with him.
 fn judge(local: &Local, chosen: &Chosen, status: u16, row: ErrorsInRow, is_another: bool) {
     let limit = chosen.service().config.outlier_errors.unwrap_or(u32::MAX).max(1);
-    if row.count < limit || !row.twin_answers || !row.widespread {
+    if row.count < limit || !row.twin_answers || !row.widespread || !row.lasted {
         return;
     }
     let endpoint = chosen.endpoint();
@@ -118,6 +120,7 @@ mod tests {
     use super::super::local::Snapshot;
     use super::*;
     use crate::http1::Method;
+    use crate::table::live::Live;
 
     /// A request that the first endpoint answers with 503 and, if that one `helps`, the second
     /// pool's well.
@@ -139,6 +142,7 @@ mod tests {
     fn errors_in_a_row_that_a_twin_does_not_share_are_told_after_five_and_after_ten() {
         let mut worker = Worker::new();
         (0..4).for_each(|n| request(&worker, n, n, true));
+        std::thread::sleep(Live::LASTS_LEAST);
         assert!(worker.seen().is_empty());
         assert!(!worker.endpoint(0, 0).live.is(Doubt::Errors));
         request(&worker, 4, 4, false);
@@ -155,6 +159,7 @@ mod tests {
     fn a_good_answer_begins_the_row_anew() {
         let mut worker = Worker::new();
         (0..4).for_each(|n| request(&worker, n, n, true));
+        std::thread::sleep(Live::LASTS_LEAST);
         let table = Snapshot::clone(&worker.table);
         let mut call = Call::new(table, 0, Method::Get, Duration::ZERO);
         answered(&worker.local, &mut call, &worker.chosen(0, 0));
@@ -166,7 +171,10 @@ mod tests {
     fn one_client_or_one_target_or_an_error_all_share_is_held_against_nobody() {
         for (targets, connections, helps) in [(1, 9, true), (9, 1, true), (9, 9, false)] {
             let mut worker = Worker::new();
-            (0..30).for_each(|n| request(&worker, n % targets, n % connections, helps));
+            let ask = |n: u32| request(&worker, n % targets, n % connections, helps);
+            (0..29).for_each(ask);
+            std::thread::sleep(Live::LASTS_LEAST);
+            (29..31).for_each(ask);
             assert!(worker.seen().is_empty());
             assert!(!worker.endpoint(0, 0).live.is(Doubt::Errors));
         }

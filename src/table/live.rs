@@ -29,6 +29,10 @@ pub struct Live {
     /// When it was last doubted or tried in spite of it, in milliseconds since the origin; wraps.
     doubted_millis: AtomicU32,
     errors: ErrorRun,
+    /// When it last answered well, in microseconds since the origin; wraps. And the smoothed time
+    /// between such answers; 0: there was none.
+    good_micros: AtomicU32,
+    good_gap_micros: AtomicU32,
 }
 
 /// Gateway errors in a row. Several workers write it without agreeing on one order, so a count may
@@ -36,6 +40,8 @@ pub struct Live {
 #[derive(Debug, Default)]
 struct ErrorRun {
     count: AtomicU32,
+    /// When it began, in microseconds since the origin; wraps.
+    began_micros: AtomicU32,
     /// Of the request the run began with.
     target: AtomicU32,
     connection: AtomicU32,
@@ -61,6 +67,10 @@ pub struct ErrorsInRow {
     /// They were for different targets and came over different connections: no one client and no
     /// one URI is behind them.
     pub widespread: bool,
+    /// It has lasted [`Live::SILENCES`] times as long as the endpoint usually needs for one good
+    /// answer: were it well, somebody would have had one meanwhile. A client that asks often enough
+    /// for what is refused can make a run of any count between the good answers of others.
+    pub lasted: bool,
 }
 
 impl ErrorRun {
@@ -68,9 +78,10 @@ impl ErrorRun {
     const OTHER_CONNECTION: u8 = 2;
     const TWIN_ANSWERS: u8 = 4;
 
-    fn add(&self, origin: Origin) {
+    fn add(&self, origin: Origin, now: Duration) {
         let Origin { target, connection } = origin;
         if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.began_micros.store(now.as_micros() as u32, Ordering::Relaxed);
             self.target.store(target, Ordering::Relaxed);
             self.connection.store(connection, Ordering::Relaxed);
             self.seen.store(0, Ordering::Relaxed);
@@ -86,13 +97,16 @@ impl ErrorRun {
         self.seen.fetch_or(seen, Ordering::Relaxed);
     }
 
-    fn so_far(&self) -> ErrorsInRow {
+    fn so_far(&self, gap_micros: u32, now: Duration) -> ErrorsInRow {
+        let (least, most) = (Live::LASTS_LEAST, Live::LASTS_MOST);
+        let needed = Duration::from_micros(gap_micros.into()).saturating_mul(Live::SILENCES);
         let seen = self.seen.load(Ordering::Relaxed);
         let both = Self::OTHER_TARGET | Self::OTHER_CONNECTION;
         ErrorsInRow {
             count: self.count.load(Ordering::Relaxed),
             twin_answers: seen & Self::TWIN_ANSWERS != 0,
             widespread: seen & both == both,
+            lasted: since_micros(&self.began_micros, now) >= needed.clamp(least, most),
         }
     }
 }
@@ -103,6 +117,12 @@ impl Live {
     pub const TRIAL: Duration = Duration::from_secs(1);
     /// Where nothing that could be rescued comes by, doubt must end as well.
     pub const LAST_TRIAL: Duration = Duration::from_secs(5);
+
+    /// A run of errors counts once it lasted so many usual times between two good answers, …
+    pub const SILENCES: u32 = 10;
+    /// … but not less than this, and not more.
+    pub const LASTS_LEAST: Duration = Duration::from_millis(20);
+    pub const LASTS_MOST: Duration = Duration::from_secs(2);
 
     /// Nothing is held against it: what the hot path asks.
     pub fn is_trusted(&self) -> bool {
@@ -124,7 +144,8 @@ impl Live {
     }
 
     /// It answered somebody well. True where that ended a doubt.
-    pub fn answered(&self) -> bool {
+    pub fn answered(&self, now: Duration) -> bool {
+        self.note_good(now);
         if self.is_trusted() {
             return false;
         }
@@ -132,6 +153,15 @@ impl Live {
         self.errors.count.store(0, Ordering::Relaxed);
         self.doubts.store(0, Ordering::Relaxed);
         true
+    }
+
+    fn note_good(&self, now: Duration) {
+        let gap = since_micros(&self.good_micros, now).as_micros() as u32;
+        self.good_micros.store(now.as_micros() as u32, Ordering::Relaxed);
+        let before = self.good_gap_micros.load(Ordering::Relaxed);
+        // The first good answer has none before it.
+        let smoothed = if before == 0 { 1 } else { before - before / 8 + gap / 8 };
+        self.good_gap_micros.store(smoothed.max(1), Ordering::Relaxed);
     }
 
     /// A request may be sent to it though others are trusted. `resendable`: it can be rescued if
@@ -153,14 +183,14 @@ impl Live {
     /// It answered a request with 502, 503 or 504.
     pub fn gateway_error(&self, origin: Origin, now: Duration) -> ErrorsInRow {
         self.doubt(Doubt::Error, now);
-        self.errors.add(origin);
-        self.errors.so_far()
+        self.errors.add(origin, now);
+        self.errors.so_far(self.good_gap_micros.load(Ordering::Relaxed), now)
     }
 
     /// A request it answered with a gateway error was answered well by another endpoint.
-    pub fn twin_answered(&self) -> ErrorsInRow {
+    pub fn twin_answered(&self, now: Duration) -> ErrorsInRow {
         self.errors.seen.fetch_or(ErrorRun::TWIN_ANSWERS, Ordering::Relaxed);
-        self.errors.so_far()
+        self.errors.so_far(self.good_gap_micros.load(Ordering::Relaxed), now)
     }
 
     /// How long ago it was last doubted.
@@ -187,6 +217,13 @@ impl Live {
             micros => Some(Duration::from_micros(micros.into())),
         }
     }
+}
+
+/// Since a time kept in wrapping microseconds; at most half of what they can hold, 36 minutes.
+fn since_micros(at: &AtomicU32, now: Duration) -> Duration {
+    let since = (now.as_micros() as u32).wrapping_sub(at.load(Ordering::Relaxed));
+    // Another worker's clock may have been read a moment after ours: that is no long time.
+    Duration::from_micros(if since > u32::MAX / 2 { 0 } else { since.into() })
 }
 
 /// What a worker saw of an endpoint, told to control.
@@ -229,7 +266,7 @@ mod tests {
         assert!(!live.is_trusted() && live.is(Doubt::Error) && !live.is(Doubt::Silent));
         assert_eq!(live.doubted_for(now + Duration::from_secs(1)), Duration::from_secs(1));
         assert_eq!(live.doubted_for(now - Duration::from_millis(1)), Duration::ZERO);
-        assert!(live.answered() && !live.answered());
+        assert!(live.answered(now) && !live.answered(now));
         assert!(live.is_trusted());
     }
 
@@ -252,16 +289,40 @@ mod tests {
         let live = Live::default();
         let now = Duration::from_secs(5);
         let error = |target, connection| live.gateway_error(Origin { target, connection }, now);
-        let row = |count, twin_answers, widespread| ErrorsInRow { count, twin_answers, widespread };
+        let row = |count, twin_answers, widespread| ErrorsInRow {
+            count,
+            twin_answers,
+            widespread,
+            lasted: false,
+        };
         assert_eq!(error(1, 1), row(1, false, false));
         assert_eq!(error(2, 1), row(2, false, false));
         assert_eq!(error(1, 1), row(3, false, false));
         assert_eq!(error(1, 2), row(4, false, true));
-        assert_eq!(live.twin_answered(), row(4, true, true));
+        assert_eq!(live.twin_answered(now), row(4, true, true));
         assert!(live.is(Doubt::Error));
-        live.answered();
+        live.answered(now);
         assert_eq!(error(7, 7), row(1, false, false));
         assert_eq!(error(7, 8), row(2, false, false));
+    }
+
+    #[test]
+    fn a_run_of_errors_counts_only_where_others_would_have_been_answered_meanwhile() {
+        let at = Duration::from_millis;
+        let lasted = |good_every: u64, run: u64| {
+            let live = Live::default();
+            for n in 1..=100 {
+                live.answered(at(n * good_every));
+            }
+            let end = 100 * good_every;
+            let origin = Origin { target: 1, connection: 1 };
+            let first = live.gateway_error(origin, at(end));
+            assert!(!first.lasted, "an error is no run");
+            live.gateway_error(origin, at(end + run)).lasted
+        };
+        assert!(!lasted(30, 250) && lasted(30, 300), "ten times the usual gap");
+        assert!(!lasted(1, 19) && lasted(1, 20), "never less than this");
+        assert!(!lasted(9_000, 1_999) && lasted(9_000, 2_000), "never more");
     }
 
     #[test]
