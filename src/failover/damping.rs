@@ -93,6 +93,14 @@ mod tests {
     }
 
     #[test]
+    fn suppressed_pool_that_fails_again_stays_suppressed() {
+        let penalty = [0, 1, 2].into_iter().fold(Penalty::default(), |p, m| p.raised(minutes(m)));
+        let nearly = minutes(28);
+        assert!(penalty.is_suppressed(nearly) && penalty.value(nearly) < SUPPRESS - PER_MOVE);
+        assert!(penalty.raised(nearly).is_suppressed(nearly));
+    }
+
+    #[test]
     fn no_number_of_moves_suppresses_for_longer_than_an_hour() {
         let penalty = (0..1000).fold(Penalty::default(), |p, _| p.raised(minutes(5)));
         assert!(penalty.reusable_at(minutes(5)) <= minutes(65) + Duration::from_millis(1));

@@ -97,6 +97,7 @@ mod tests {
         assert!(tally(100, 5).is_worse_than(&tally(10_000, 10)));
         assert!(!tally(20, 2).is_worse_than(&tally(10_000, 0)), "two errors prove nothing");
         assert!(!tally(100, 5).is_worse_than(&tally(10_000, 500)), "both err alike");
+        assert!(!tally(1000, 5).is_worse_than(&tally(10_000, 0)), "less than a percentage point");
         assert!(!Tally::default().is_worse_than(&Tally::default()));
     }
 }

@@ -161,6 +161,42 @@ mod tests {
     }
 
     #[test]
+    fn as_many_endpoints_as_are_needed_must_have_answered() {
+        let up = |first, last| health::State {
+            first_success: Some(Duration::from_secs(first)),
+            last_success: Some(Duration::from_secs(last)),
+            ..endpoint(Verdict::Up, None)
+        };
+        let states = [up(50, 60), up(10, 90), up(30, 70)];
+        let view = |needed| PoolView::of(needed, Duration::ZERO, states.iter().map(|s| (s, true)));
+        let seconds = |at: Option<Duration>| at.map(|at| at.as_secs());
+        assert_eq!([1, 2, 3].map(|n| seconds(view(n).proved)), [Some(90), Some(70), Some(60)]);
+        assert_eq!([1, 2, 3].map(|n| seconds(view(n).unbroken)), [Some(10), Some(30), Some(50)]);
+        assert_eq!((view(4).proved, view(4).unbroken), (None, None));
+    }
+
+    #[test]
+    fn pool_has_failed_anew_when_the_last_of_its_dead_endpoints_has() {
+        let failed = |at| health::State {
+            last_failure: Some((Duration::from_secs(at), health::Failure::Timeout)),
+            ..endpoint(Verdict::Down, Some(1))
+        };
+        let states = [failed(20), failed(10), failed(30)];
+        let view = PoolView::of(1, Duration::ZERO, states.iter().map(|state| (state, true)));
+        assert_eq!(view.failed_anew, Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn endpoints_turned_off_count_for_nothing_and_what_came_last_is_the_cause() {
+        let states = [endpoint(Verdict::Up, None), endpoint(Verdict::Down, Some(100))];
+        let view = PoolView::of(1, Duration::ZERO, states.iter().zip([false, true]));
+        assert_eq!((view.up, view.off, view.down, view.lost()), (0, 1, 1, true));
+        let ordered = |at| PoolView { ordered: Some(Duration::from_secs(at)), ..view };
+        assert_eq!(ordered(99).cause_of_loss(), Cause::Health);
+        assert_eq!(ordered(101).cause_of_loss(), Cause::Manual);
+    }
+
+    #[test]
     fn unknown_endpoints_neither_make_a_pool_available_nor_lose_it() {
         let states = [endpoint(Verdict::Unknown, None), endpoint(Verdict::Down, Some(1))];
         let view = PoolView::of(1, Duration::ZERO, states.iter().map(|state| (state, true)));

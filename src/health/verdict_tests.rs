@@ -87,6 +87,12 @@ fn barred_endpoint_is_down_however_well_its_probes_do_until_the_bar_is_over() {
 }
 
 #[test]
+fn endpoint_that_is_down_is_not_barred_as_well() {
+    let down = run(State::default(), 0, &story("SFFF"), USUAL);
+    assert_eq!(down.step(Observation::Errors, at(9), at(9), USUAL), (down, None));
+}
+
+#[test]
 fn doubt_lasts_from_the_first_contradiction_until_it_is_settled() {
     let steps = [
         (GOOD, Verdict::Up, false),

@@ -116,7 +116,7 @@ fn an_operators_move_stands_until_health_forces_another() {
     let much_later = state.step(&[UP(), UP()], AUTO, secs(100_000));
     assert_eq!((much_later.moved, much_later.wake), (None, None));
     let forced = much_later.state.step(&[UP(), DOWN()], AUTO, secs(100_001)).state;
-    assert_eq!((forced.serving, forced.cause), (0, Cause::Health));
+    assert_eq!((forced.serving, forced.cause, forced.stands), (0, Cause::Health, false));
 }
 
 #[test]
@@ -152,6 +152,26 @@ fn a_configuration_without_the_serving_pool_hands_over_to_an_available_one() {
     assert_eq!((nobody.serving, nobody.none_available), (0, true));
     let unknown = state.carried(&[None], &[UNKNOWN()], secs(9));
     assert_eq!((unknown.serving, unknown.none_available), (0, false));
+}
+
+#[test]
+fn neither_a_hold_nor_a_return_outlives_the_configuration_it_was_for() {
+    let hold = Order { hold: true, ..to(1) };
+    let (held, _) = State::start(2, secs(0)).switch(hold, &[UP(), UP()], secs(5)).unwrap();
+    let gone = held.carried(&[Some(0)], &[UP()], secs(9));
+    assert_eq!((gone.serving, gone.held, gone.stands), (0, false, false));
+    let ramp = Some(Ramp { to: 0, began: secs(5), length: secs(60) });
+    let returning = State { serving: 1, ramp, ..State::start(2, secs(0)) };
+    assert_eq!(returning.carried(&[Some(0), Some(1)], &[UP(), UP()], secs(9)).ramp, ramp);
+    let swapped = returning.carried(&[Some(1), Some(0)], &[UP(), UP()], secs(9));
+    assert_eq!((swapped.serving, swapped.ramp), (0, None), "it would lead downwards");
+}
+
+#[test]
+fn returns_are_remembered_for_a_day() {
+    let state = State { returns: vec![secs(10), secs(7_200)], ..State::start(2, secs(0)) };
+    let step = state.step(&[UP(), UP()], AUTO, secs(86_400 + 100));
+    assert_eq!(step.state.returns, [secs(7_200)]);
 }
 
 #[test]
@@ -312,6 +332,8 @@ fn loss_of_the_serving_pool_during_a_return_moves_to_the_returning_one() {
     let lost = begun.step(&[UP(), DOWN()], RAMPED, secs(311));
     assert_eq!((lost.state.serving, lost.state.cause), (0, Cause::Health));
     assert_eq!(lost.state.ramp, None);
+    let unproved = begun.step(&[proved_at(300), lost_since(311, 311)], RAMPED, secs(311)).state;
+    assert_eq!((unproved.serving, unproved.share(secs(311))), (1, None), "all or nothing");
 }
 
 /// A pool that is up and down in turns for four hours: how often the service moves.
