@@ -408,7 +408,7 @@ fn fields_pass_unchanged_and_in_their_order() {
     let answer = client.response("GET");
     let cookies: Vec<_> =
         answer.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case("set-cookie")).collect();
-    assert_eq!(cookies.len(), 2);
+    assert_eq!(cookies.len(), 2, "{answer:?}");
     assert_eq!((cookies[0].1.as_str(), cookies[1].1.as_str()), ("a=1; Path=/", "b=2"));
     assert_eq!(answer.field("x-empty"), Some(""));
     assert_eq!(answer.field("server"), Some("mine"));

@@ -28,8 +28,8 @@ pub enum Trouble {
     /// This pool counts as available, but has not succeeded since the evidence against the serving
     /// one began: it may be as dead, or it may be us who hear nothing.
     Unproved { to: usize },
-    /// Those that could take over were silent as well: the serving one must fail anew since they are
-    /// heard again before it is left, for it may have been us who heard nothing.
+    /// Those that could take over were silent as well: the serving one must fail anew since they
+    /// are heard again before it is left, for it may have been us who heard nothing.
     Unsure,
 }
 
