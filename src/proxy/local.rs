@@ -63,10 +63,13 @@ impl Local {
         sightings: mpsc::Sender<Sighting>,
     ) -> Rc<Self> {
         let table = Rc::new(Arc::clone(reader.load()));
+        let registry = Rc::new(Registry::default());
+        // A deadline set before the first tick would count from the origin, and be long over.
+        registry.sweep(clock::now());
         Rc::new(Self {
             worker,
             certificates,
-            registry: Rc::new(Registry::default()),
+            registry,
             waiting: Waiting::default(),
             store: Store::default(),
             idle: RefCell::new(Idle::default()),
