@@ -56,8 +56,8 @@ pub fn gateway_error(
 
 /// Requests avoid an endpoint whose errors its twins do not share, and control is told of it: only
 /// where neither one connection nor one address can be behind them, and where they lasted longer
-/// than others would have been without a good answer; or whoever is refused with 503 (for asking too
-/// often, say) would drive all others away with him.
+/// than others would have been without a good answer. Else whoever is refused with 503 (for asking
+/// too often, say) would drive all others away with him.
 fn judge(local: &Local, chosen: &Chosen, status: u16, row: ErrorsInRow, is_another: bool) {
     let limit = chosen.service().config.outlier_errors.unwrap_or(u32::MAX).max(1);
     if row.count < limit || !row.twin_answers || !row.widespread || !row.lasted {
