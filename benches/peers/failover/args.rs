@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// How often "flap" goes down and up
     #[arg(long, default_value_t = 3)]
     pub(crate) cycles: u32,
+    /// How many WebSockets stand in the fault "websockets"
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    pub(crate) websockets: u32,
     /// Connections the client may open at once; requests beyond wait, and their latency counts
     #[arg(long, default_value_t = 800, value_name = "N")]
     pub(crate) connections: usize,

@@ -59,7 +59,7 @@ pub(crate) enum Scenario {
     Slow,
     /// a planned switch to the standby, and back
     Switch,
-    /// 200 WebSockets beside the load, hot black-holed
+    /// WebSockets beside the load, hot black-holed
     Websockets,
     /// 100 reloads while hot is dead
     Reloads,
@@ -296,7 +296,8 @@ fn switch(rig: &Rig, proxy: &Proxy, peer: &Peer) -> Struck {
 }
 
 fn websockets(rig: &mut Rig, args: &Args) -> Struck {
-    let sockets = rig.websockets(200);
+    let count = args.websockets as usize;
+    let sockets = rig.websockets(count);
     let struck = rig.inject(Fault::Drop, At::Hot);
     rig.run_for(seconds(args.window));
     let (mut told, mut cut, mut refused, mut last) = (0, 0, 0, Duration::ZERO);
@@ -316,9 +317,9 @@ fn websockets(rig: &mut Rig, args: &Args) -> Struck {
     }
     let after = last.saturating_sub(struck.at).as_millis();
     let notes = vec![format!(
-        "of 200 WebSockets {told} were told by a close frame, {cut} cut without a word (the last \
+        "of {count} WebSockets {told} were told by a close frame, {cut} cut without a word (the last \
          after {after} ms), {} hang; {refused} were refused from the start",
-        200 - told - cut - refused
+        count - told - cut - refused
     )];
     let success = Some((Pool::Standby, struck.at));
     Struck { from: struck.at, until: rig.now(), success, notes }

@@ -19,8 +19,8 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// What the application answers to [`KEY`].
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// How often each client says something, as most applications' keep-alives do.
-const CHATTER: Duration = Duration::from_millis(500);
+/// How often a client says something at the most, and all of them together in a second.
+const CHATTER: (Duration, u32) = (Duration::from_millis(500), 1000);
 
 /// What became of a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ impl WebSockets {
     /// Opens them one after the other; returns once all are answered.
     pub(super) fn open(space: &Space, origin: Instant, target: SocketAddr, count: usize) -> Self {
         let states = Arc::new(Mutex::new(vec![State::Opening; count]));
+        // As often as many applications' keep-alives, but a crowd must not become a load test.
+        let chatter = CHATTER.0.max(Duration::from_secs(count as u64) / CHATTER.1);
         let ended = Arc::new(Notify::new());
         let space = space.again();
         let thread = std::thread::spawn({
@@ -74,7 +76,7 @@ impl WebSockets {
                         };
                         set(&states, index, State::Open);
                         watching.spawn(async move {
-                            let code = watch(stream, rest).await.ok();
+                            let code = watch(stream, rest, chatter).await.ok();
                             let at = origin.elapsed();
                             let told = code.map(|code| State::Told { code, at });
                             set(&states, index, told.unwrap_or(State::Cut { at }));
@@ -136,9 +138,9 @@ async fn open(target: SocketAddr) -> Result<(TcpStream, Vec<u8>), u16> {
 }
 
 /// Talks until a close frame comes; its code.
-async fn watch(stream: TcpStream, mut buf: Vec<u8>) -> io::Result<u16> {
+async fn watch(stream: TcpStream, mut buf: Vec<u8>, chatter: Duration) -> io::Result<u16> {
     let (mut reader, mut writer) = stream.into_split();
-    let mut chatter = tokio::time::interval(CHATTER);
+    let mut chatter = tokio::time::interval(chatter);
     loop {
         while let Some((opcode, payload, taken)) = frame(&buf) {
             if opcode == 8 {
