@@ -44,6 +44,13 @@ fn strike(args: &Args) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err("network namespaces and nftables need root: run this as root".into());
     }
+    // Before half an hour of runs, not after it.
+    let dir = args.out.clone().unwrap_or_else(target);
+    std::fs::create_dir_all(&dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
+    for program in ["ip", "nft"] {
+        let found = std::process::Command::new(program).arg("-V").output();
+        found.map_err(|e| format!("{program}: {e}: apt-get install iproute2 nftables"))?;
+    }
     let peers = peer::peers(args)?;
     let all = Scenario::value_variants();
     let faults = if args.faults.is_empty() { all } else { &args.faults };
@@ -58,7 +65,6 @@ fn strike(args: &Args) -> Result<()> {
     }
     let text = table::markdown(&peers, &runs, &failures);
     println!("{text}");
-    let dir = args.out.clone().unwrap_or_else(target);
     write(&dir.join("failover.md"), &text)?;
     write(&dir.join("failover.json"), &serde_json::to_string_pretty(&runs)?)?;
     write(&dir.join("failover.svg"), &plot::svg(&peers, &runs))?;
