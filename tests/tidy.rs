@@ -521,7 +521,7 @@ fn the_manifest_keeps_its_lints_its_profile_and_its_benches() {
         assert!(manifest.lines().any(|l| l.starts_with(line)), "{line} is gone from Cargo.toml");
     }
     let benches =
-        ["decide", "failover", "http1", "proxy", "route", "speed", "table"];
+        ["decide", "failover", "http1", "instructions", "proxy", "route", "speed", "table"];
     for bench in benches {
         let entry =
             manifest.split("[[bench]]").find(|e| e.contains(&format!("name = \"{bench}\"")));
