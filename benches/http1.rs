@@ -59,6 +59,9 @@ fn heads(c: &mut Criterion) {
     }
     let edits = ResponseEdits { client: Version::Http11, keep_alive: true, chunked: true };
     let (mut response, mut out) = (Response::default(), Vec::new());
+    c.bench_function("response/parse", |b| {
+        b.iter(|| response.parse(black_box(ANSWER), Method::Get, &LIMITS));
+    });
     c.bench_function("response/parse+forward", |b| {
         b.iter(|| {
             out.clear();
@@ -86,6 +89,17 @@ fn chunked(c: &mut Criterion) {
                     rest = &rest[skip + len..];
                 }
                 data
+            });
+        });
+        let body = vec![b'x'; size];
+        group.bench_function(format!("encode/64x{size}"), |b| {
+            b.iter(|| {
+                wire.clear();
+                for _ in 0..64 {
+                    encode_chunk(&mut wire, black_box(&body));
+                }
+                encode_last_chunk(&mut wire, b"");
+                wire.len()
             });
         });
     }

@@ -1,7 +1,7 @@
 //! The whole proxy on loopback: how long one request takes, with nothing else under way.
 //!
 //! The times are those of a round trip between three threads, so most of each is spent waking them;
-//! what a change to the proxy costs under load is told by `cargo bench --bench peers`.
+//! what a change to the proxy costs under load is told by `cargo bench --bench speed`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -520,7 +520,9 @@ fn the_manifest_keeps_its_lints_its_profile_and_its_benches() {
     for line in ["[lints.rust]", "[lints.clippy]", "[profile.release]"].iter().chain(&lines) {
         assert!(manifest.lines().any(|l| l.starts_with(line)), "{line} is gone from Cargo.toml");
     }
-    for bench in ["failover", "http1", "peers", "proxy", "route", "table"] {
+    let benches =
+        ["decide", "failover", "http1", "instructions", "proxy", "route", "speed", "table"];
+    for bench in benches {
         let entry =
             manifest.split("[[bench]]").find(|e| e.contains(&format!("name = \"{bench}\"")));
         assert!(entry.is_some_and(|entry| entry.contains("harness = false")), "bench {bench}");

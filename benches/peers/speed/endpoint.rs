@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Instant;
 
 use memchr::memmem;
 
@@ -31,8 +32,17 @@ fn answer(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
+/// What one endpoint was asked for, and when last.
+#[derive(Default)]
+pub(crate) struct Deliveries {
+    pub(crate) count: u64,
+    pub(crate) last: Option<Instant>,
+}
+
 /// One connection a proxy opened.
 pub(crate) struct EndpointConn {
+    /// Which endpoint it was opened to.
+    pub(crate) endpoint: usize,
     stream: TcpStream,
     /// A request head that has not come whole.
     partial: Vec<u8>,
@@ -41,14 +51,19 @@ pub(crate) struct EndpointConn {
 }
 
 impl EndpointConn {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, partial: Vec::new(), sending: None }
+    pub(crate) fn new(endpoint: usize, stream: TcpStream) -> Self {
+        Self { endpoint, stream, partial: Vec::new(), sending: None }
     }
 
     /// Does what can be done now; false once the proxy has closed the connection.
     ///
     /// The connection is watched edge-triggered, so this reads until the socket is known to be empty.
-    pub(crate) fn advance(&mut self, answers: &Answers, scratch: &mut [u8]) -> Result<bool> {
+    pub(crate) fn advance(
+        &mut self,
+        answers: &Answers,
+        scratch: &mut [u8],
+        mut deliveries: Option<&mut Deliveries>,
+    ) -> Result<bool> {
         if !self.send(answers)? {
             return Ok(true);
         }
@@ -61,6 +76,10 @@ impl EndpointConn {
                 Err(error) => return Err(error.into()),
             };
             self.request(&scratch[..count])?;
+            if let (Some(deliveries), Some((false, 0))) = (&mut deliveries, self.sending) {
+                deliveries.count += 1;
+                deliveries.last = Some(Instant::now());
+            }
             if !self.send(answers)? || count < scratch.len() {
                 return Ok(true);
             }

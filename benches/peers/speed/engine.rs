@@ -1,7 +1,9 @@
 //! The loop: clients and endpoints in one thread, on one epoll instance.
 
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +14,8 @@ use rustix::net::sockopt;
 use rustls::ClientConfig;
 
 use crate::Result;
-use crate::client::{Client, Scratch, Step};
-use crate::endpoint::{Answers, EndpointConn};
+use crate::client::{Client, Requests, Scratch, Step};
+use crate::endpoint::{Answers, Deliveries, EndpointConn};
 use crate::histogram::Histogram;
 
 /// More failed requests than this in one measurement, and there is nothing to measure.
@@ -22,6 +24,8 @@ const MAX_ERRORS: u64 = 100;
 /// would take a whole large body at once, out of the caches before the proxy sees it, where a
 /// network takes what is under way.
 const SEND_BUFFER: usize = 256 << 10;
+/// Connections opened before the proxy gets a chance to accept them.
+const BURST: usize = 64;
 /// The kind of an event's owner is in the upper half of its token, the index in the lower.
 const LISTENER: u64 = 0;
 const ENDPOINT: u64 = 1;
@@ -42,11 +46,20 @@ pub(crate) enum After {
 pub(crate) struct Plan {
     pub(crate) target: SocketAddr,
     pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) requests: Rc<Requests>,
     pub(crate) after: After,
-    /// Connections with a request under way at any time.
+    /// Connections open; with [`After::Rest`], how many are opened at once.
     pub(crate) connections: usize,
-    /// Connections in all; more than `connections` with [`After::Rest`] alone.
+    /// Requests under way in the closed loop; with [`After::Rest`], connections in all.
     pub(crate) total: usize,
+}
+
+/// When a request is sent.
+enum Pace {
+    /// As soon as another is answered, so many are under way.
+    Closed(usize),
+    /// When it is due, be the others answered or not.
+    Open { gap: Duration, next: Instant },
 }
 
 /// What happened since the counts were last reset.
@@ -56,14 +69,27 @@ pub(crate) struct Counts {
     pub(crate) errors: u64,
     /// Kept connections the proxy closed between two requests.
     pub(crate) closed: u64,
+    /// From when a request was sent (closed loop) or due (open loop) to the end of its response.
     pub(crate) latency: Histogram,
+    /// Requests that became due, in the open loop.
+    pub(crate) due: u64,
+    /// How late the generator itself noticed that a request was due.
+    pub(crate) late: Histogram,
     /// Time the generator was at work, and not merely looking for something to do.
     pub(crate) busy: Duration,
 }
 
 impl Counts {
     fn new() -> Self {
-        Self { requests: 0, errors: 0, closed: 0, latency: Histogram::new(), busy: Duration::ZERO }
+        Self {
+            requests: 0,
+            errors: 0,
+            closed: 0,
+            latency: Histogram::new(),
+            due: 0,
+            late: Histogram::new(),
+            busy: Duration::ZERO,
+        }
     }
 }
 
@@ -77,18 +103,25 @@ pub(crate) struct Engine {
     endpoints: Vec<Option<EndpointConn>>,
     free: Vec<usize>,
     plan: Option<Plan>,
-    clients: Vec<Client>,
+    pace: Pace,
+    clients: Vec<Option<Client>>,
+    /// Clients without a request under way, the longest so first.
+    idle: VecDeque<usize>,
+    /// When the requests that wait for a client were due.
+    waiting: VecDeque<Instant>,
+    under_way: usize,
+    watched: Option<(usize, Deliveries)>,
     scratch: Scratch,
     counts: Counts,
     last_error: Option<String>,
 }
 
 impl Engine {
-    /// Two endpoints listening on ports of their own, answering with bodies of `body` bytes.
-    pub(crate) fn new(body: usize) -> Result<Self> {
+    /// So many endpoints on ports of their own, answering with bodies of `body` bytes.
+    pub(crate) fn new(body: usize, endpoints: usize) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut listeners = Vec::new();
-        for index in 0..2 {
+        for index in 0..endpoints {
             let listener = TcpListener::bind(("127.0.0.1", 0))?;
             listener.set_nonblocking(true)?;
             epoll::add(&epoll, &listener, token(LISTENER, index), epoll::EventFlags::IN)?;
@@ -103,7 +136,12 @@ impl Engine {
             endpoints: Vec::new(),
             free: Vec::new(),
             plan: None,
+            pace: Pace::Closed(0),
             clients: Vec::new(),
+            idle: VecDeque::new(),
+            waiting: VecDeque::new(),
+            under_way: 0,
+            watched: None,
             scratch: Scratch::new(),
             counts: Counts::new(),
             last_error: None,
@@ -123,21 +161,54 @@ impl Engine {
         self.counts = Counts::new();
     }
 
-    /// Drops the clients of an earlier plan and opens those of this one.
+    /// Counts what the endpoint with this index is asked for, from now on.
+    pub(crate) fn watch(&mut self, endpoint: usize) {
+        self.watched = Some((endpoint, Deliveries::default()));
+    }
+
+    pub(crate) fn watched(&self) -> Option<&Deliveries> {
+        self.watched.as_ref().map(|(_, deliveries)| deliveries)
+    }
+
+    /// Drops the clients of an earlier plan, opens those of this one, and begins a closed loop.
     pub(crate) fn start(&mut self, plan: Plan) -> Result<()> {
-        self.clients.clear();
+        self.stop();
         self.reset_counts();
-        let connections = plan.connections;
+        self.last_error = None;
+        let (connections, after) = (plan.connections, plan.after);
+        self.pace = Pace::Closed(plan.total);
         self.plan = Some(plan);
         for index in 0..connections {
-            self.open(index)?;
+            match after {
+                After::Rest => {
+                    self.open(index, Instant::now())?;
+                    self.ask(index)?;
+                }
+                After::Again => self.open(index, Instant::now())?,
+                After::Reconnect => self.clients.push(None),
+            }
+            if after != After::Rest {
+                self.idle.push_back(index);
+                if index % BURST == BURST - 1 {
+                    self.turn(Duration::ZERO)?;
+                }
+            }
         }
-        Ok(())
+        self.dispatch()
+    }
+
+    /// From now on a request is due every `1 / rate` seconds, be the others answered or not.
+    pub(crate) fn open_loop(&mut self, rate: f64) {
+        let gap = Duration::from_secs_f64(1.0 / rate);
+        self.pace = Pace::Open { gap, next: Instant::now() + gap };
     }
 
     /// Closes all clients.
     pub(crate) fn stop(&mut self) {
         self.clients.clear();
+        self.idle.clear();
+        self.waiting.clear();
+        self.under_way = 0;
         self.plan = None;
     }
 
@@ -191,10 +262,6 @@ impl Engine {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if events.is_empty() {
-            self.events = events;
-            return Ok(());
-        }
         let start = Instant::now();
         for event in &events {
             let token = event.data.u64();
@@ -205,9 +272,57 @@ impl Engine {
                 _ => self.on_client(index)?,
             }
         }
+        let nothing = events.is_empty();
         self.events = events;
-        self.counts.busy += start.elapsed();
+        self.dispatch()?;
+        if !nothing {
+            self.counts.busy += start.elapsed();
+        }
         Ok(())
+    }
+
+    /// Sends what is due.
+    fn dispatch(&mut self) -> Result<()> {
+        match &mut self.pace {
+            Pace::Closed(total) => {
+                let total = *total;
+                while self.under_way < total {
+                    let Some(index) = self.idle.pop_front() else { break };
+                    self.begin(index, Instant::now())?;
+                }
+            }
+            Pace::Open { gap, next } => {
+                let now = Instant::now();
+                while *next <= now {
+                    self.counts.due += 1;
+                    self.counts.late.record((now - *next).as_nanos() as u64);
+                    self.waiting.push_back(*next);
+                    *next += *gap;
+                }
+                while !self.waiting.is_empty() {
+                    let Some(index) = self.idle.pop_front() else { break };
+                    let due = self.waiting.pop_front().unwrap_or(now);
+                    self.begin(index, due)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request that counts from `since` on an idle connection, or on a new one.
+    fn begin(&mut self, index: usize, since: Instant) -> Result<()> {
+        self.under_way += 1;
+        match &mut self.clients[index] {
+            Some(client) => client.sent_at = since,
+            None => self.open(index, since)?,
+        }
+        self.ask(index)
+    }
+
+    fn ask(&mut self, index: usize) -> Result<()> {
+        let Some(client) = &mut self.clients[index] else { return Ok(()) };
+        let Err(error) = client.send(&mut self.scratch) else { return Ok(()) };
+        self.failed(index, error.to_string())
     }
 
     fn accept(&mut self, listener: usize) -> Result<()> {
@@ -223,7 +338,7 @@ impl Engine {
             sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER)?;
             let index = self.free.pop().unwrap_or(self.endpoints.len());
             epoll::add(&self.epoll, &stream, token(ENDPOINT, index), edge())?;
-            let conn = Some(EndpointConn::new(stream));
+            let conn = Some(EndpointConn::new(listener, stream));
             if index == self.endpoints.len() {
                 self.endpoints.push(conn);
             } else {
@@ -234,7 +349,9 @@ impl Engine {
 
     fn on_endpoint(&mut self, index: usize) -> Result<()> {
         let Some(conn) = &mut self.endpoints[index] else { return Ok(()) };
-        if !conn.advance(&self.answers, &mut self.scratch.read[..4096])? {
+        let watched = self.watched.as_mut().filter(|(endpoint, _)| *endpoint == conn.endpoint);
+        let deliveries = watched.map(|(_, deliveries)| deliveries);
+        if !conn.advance(&self.answers, &mut self.scratch.read[..4096], deliveries)? {
             self.endpoints[index] = None;
             self.free.push(index);
         }
@@ -242,72 +359,92 @@ impl Engine {
     }
 
     fn on_client(&mut self, index: usize) -> Result<()> {
-        let Some(plan) = &self.plan else { return Ok(()) };
-        let after = plan.after;
-        let Some(client) = self.clients.get_mut(index) else { return Ok(()) };
+        let Some(after) = self.plan.as_ref().map(|plan| plan.after) else { return Ok(()) };
+        let Some(Some(client)) = self.clients.get_mut(index) else { return Ok(()) };
         match client.advance(&mut self.scratch) {
             Ok(Step::Waiting) => Ok(()),
             Ok(Step::Response) => self.on_response(index, after),
-            Ok(Step::Closed) if after == After::Reconnect && client.answered => self.open(index),
-            Ok(Step::Closed) if after == After::Reconnect => {
-                self.failed("a connection was closed without an answer".to_owned())?;
-                self.open(index)
+            Ok(Step::Closed) if after == After::Reconnect && !client.waiting => {
+                self.clients[index] = None;
+                self.done(index);
+                Ok(())
+            }
+            Ok(Step::Closed) if client.waiting => {
+                self.failed(index, "a connection was closed without an answer".to_owned())
             }
             Ok(Step::Closed) => {
                 self.counts.closed += 1;
-                if after == After::Rest { Ok(()) } else { self.open(index) }
+                if after == After::Again { self.open(index, Instant::now()) } else { Ok(()) }
             }
-            Err(error) => {
-                self.failed(error.to_string())?;
-                if after == After::Rest { Ok(()) } else { self.open(index) }
-            }
+            Err(error) => self.failed(index, error.to_string()),
         }
     }
 
     fn on_response(&mut self, index: usize, after: After) -> Result<()> {
-        let now = Instant::now();
-        let client = &mut self.clients[index];
-        client.answered = true;
+        let Some(client) = &mut self.clients[index] else { return Ok(()) };
+        client.waiting = false;
         self.counts.requests += 1;
-        self.counts.latency.record((now - client.sent_at).as_nanos() as u64);
+        self.counts.latency.record(client.sent_at.elapsed().as_nanos() as u64);
         match after {
             After::Again => {
-                client.sent_at = now;
-                let Err(error) = client.send(&mut self.scratch) else { return Ok(()) };
-                self.failed(error.to_string())?;
-                self.open(index)
+                self.done(index);
+                Ok(())
             }
             // The end of the connection came perhaps with the response, and then without an event.
             After::Reconnect => self.on_client(index),
             After::Rest => {
                 let total = self.plan.as_ref().map_or(0, |plan| plan.total);
-                if self.clients.len() < total { self.open(self.clients.len()) } else { Ok(()) }
+                if self.clients.len() < total {
+                    let next = self.clients.len();
+                    self.open(next, Instant::now())?;
+                    self.ask(next)?;
+                }
+                Ok(())
             }
         }
     }
 
-    /// Opens the client `index`, in place of the one that was there, and sends its request.
-    fn open(&mut self, index: usize) -> Result<()> {
+    /// The connection can take another request.
+    fn done(&mut self, index: usize) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.idle.push_back(index);
+    }
+
+    /// Opens the client `index`, in place of the one that was there.
+    fn open(&mut self, index: usize, since: Instant) -> Result<()> {
         let Some(plan) = &self.plan else { return Ok(()) };
-        let last = plan.after == After::Reconnect;
-        let opened = Client::connect(plan.target, plan.tls.as_ref(), self.body, last);
+        let tls = plan.tls.as_ref();
+        let opened = Client::connect(plan.target, tls, &plan.requests, index, self.body);
         let mut client = opened.map_err(|error| format!("cannot connect: {error}"))?;
-        client.send(&mut self.scratch)?;
+        client.sent_at = since;
         epoll::add(&self.epoll, &client, token(CLIENT, index), edge())?;
         if index == self.clients.len() {
-            self.clients.push(client);
+            self.clients.push(Some(client));
         } else {
-            self.clients[index] = client;
+            self.clients[index] = Some(client);
         }
         Ok(())
     }
 
-    fn failed(&mut self, error: String) -> Result<()> {
+    /// A request is lost, and its connection with it; another takes its place.
+    fn failed(&mut self, index: usize, error: String) -> Result<()> {
         self.counts.errors += 1;
         if self.counts.errors > MAX_ERRORS {
             return Err(format!("too many failed requests, the last: {error}").into());
         }
         self.last_error = Some(error);
+        let waiting = self.clients[index].take().is_some_and(|client| client.waiting);
+        match self.plan.as_ref().map(|plan| plan.after) {
+            Some(After::Again) => {
+                self.open(index, Instant::now())?;
+                // One that was idle is still among the idle ones.
+                if waiting {
+                    self.done(index);
+                }
+            }
+            Some(After::Reconnect) => self.done(index),
+            _ => {}
+        }
         Ok(())
     }
 }

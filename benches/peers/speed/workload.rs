@@ -28,18 +28,33 @@ pub(crate) enum Workload {
     /// a new TLS connection for every request, never resumed
     #[value(name = "W5")]
     W5,
+    /// W1 through 1,000 routes to 100 services
+    #[value(name = "routes")]
+    Routes,
+    /// W1 on 100 connections
+    #[value(name = "C100")]
+    C100,
+    /// W1 on 10,000 connections of which 100 have a request under way
+    #[value(name = "C10k")]
+    C10k,
+    /// W1 with two workers
+    #[value(name = "2workers")]
+    TwoWorkers,
     /// memory of idle connections, plain and TLS
     #[value(name = "idle")]
     Idle,
+    /// Standfast alone as its configuration grows, changes and is reloaded
+    #[value(name = "growth")]
+    Growth,
 }
 
 impl Workload {
     /// Bytes in the body of a response.
     pub(crate) fn body(self) -> usize {
         match self {
-            Self::W1 | Self::W4a | Self::W5 | Self::Idle => 128,
             Self::W2 | Self::W4b => 16 << 10,
             Self::W3 | Self::W4c => 1 << 20,
+            _ => 128,
         }
     }
 
@@ -53,9 +68,41 @@ impl Workload {
         self == Self::W5
     }
 
-    /// Connections, each with one request under way.
+    /// Connections open.
     pub(crate) fn connections(self) -> usize {
-        if self.body() >= 1 << 20 { 16 } else { 64 }
+        match self {
+            Self::W3 | Self::W4c => 16,
+            Self::C100 => 100,
+            Self::C10k => 10_000,
+            _ => 64,
+        }
+    }
+
+    /// Requests under way in the closed loop.
+    pub(crate) fn under_way(self) -> usize {
+        self.connections().min(100)
+    }
+
+    /// Requests a second in the open loop, the same for every proxy: near half of what the slowest
+    /// carries on one core of a small cloud machine.
+    pub(crate) fn rate(self) -> f64 {
+        match self {
+            Self::W2 | Self::W4a => 8_000.0,
+            Self::W3 => 600.0,
+            Self::W4b => 6_000.0,
+            Self::W4c => 400.0,
+            Self::W5 => 1_000.0,
+            _ => 10_000.0,
+        }
+    }
+
+    /// How many hosts lead to how many services; none where one service has all requests.
+    pub(crate) fn routes(self) -> (usize, usize) {
+        if self == Self::Routes { (1_000, 100) } else { (0, 1) }
+    }
+
+    pub(crate) fn workers(self) -> usize {
+        if self == Self::TwoWorkers { 2 } else { 1 }
     }
 
     /// The workload in words, for the table.
@@ -68,7 +115,12 @@ impl Workload {
             Self::W4b => "W4b TLS 16 KiB",
             Self::W4c => "W4c TLS 1 MiB",
             Self::W5 => "W5 new TLS connection",
+            Self::Routes => "1,000 routes, 100 services",
+            Self::C100 => "100 connections",
+            Self::C10k => "10,000 connections",
+            Self::TwoWorkers => "two workers",
             Self::Idle => "idle",
+            Self::Growth => "growth",
         }
     }
 }

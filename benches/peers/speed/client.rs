@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,16 +17,35 @@ use crate::Result;
 use crate::response::Response;
 use crate::tls::HOST;
 
-/// What a client sends on a connection it keeps.
-const REQUEST: &[u8] = b"GET /bench HTTP/1.1\r\nHost: app.example.com\r\n\
-    User-Agent: peers\r\nAccept: */*\r\n\r\n";
-/// What a client sends that wants one response alone.
-const LAST_REQUEST: &[u8] = b"GET /bench HTTP/1.1\r\nHost: app.example.com\r\n\
-    User-Agent: peers\r\nAccept: */*\r\nConnection: close\r\n\r\n";
+/// The requests of a load: their heads, sent in turn on every connection.
+pub(crate) struct Requests(Vec<Vec<u8>>);
+
+impl Requests {
+    /// One for each host; `last` wants a connection for itself alone.
+    pub(crate) fn to(hosts: &[String], last: bool) -> Rc<Self> {
+        let close = if last { "Connection: close\r\n" } else { "" };
+        let head = |host: &String| {
+            format!(
+                "GET /bench HTTP/1.1\r\nHost: {host}\r\nUser-Agent: speed\r\nAccept: */*\r\n\
+                 {close}\r\n"
+            )
+            .into_bytes()
+        };
+        Rc::new(Self(hosts.iter().map(head).collect()))
+    }
+
+    /// What [`HOST`] is asked for.
+    pub(crate) fn plain(last: bool) -> Rc<Self> {
+        Self::to(&[HOST.to_owned()], last)
+    }
+}
 
 /// The first read of a plain response takes the head and little more; the rest of the body is
 /// dropped in the kernel, never copied.
 const FIRST_READ: usize = 1 << 10;
+
+/// Between two requests of a connection; a prime.
+const STRIDE: usize = 7919;
 
 /// What came of an event.
 pub(crate) enum Step {
@@ -56,11 +76,13 @@ pub(crate) struct Client {
     stream: TcpStream,
     tls: Option<Box<Tls>>,
     response: Response,
-    request: &'static [u8],
-    /// When the request under way was sent or, on a new connection, when connecting began.
+    requests: Rc<Requests>,
+    /// Which of the requests is next.
+    next: usize,
+    /// When the request under way was sent or was due or, on a new connection, when connecting began.
     pub(crate) sent_at: Instant,
-    /// Has a response come on this connection?
-    pub(crate) answered: bool,
+    /// Is a request under way?
+    pub(crate) waiting: bool,
 }
 
 struct Tls {
@@ -75,8 +97,9 @@ impl Client {
     pub(crate) fn connect(
         target: SocketAddr,
         tls: Option<&Arc<ClientConfig>>,
+        requests: &Rc<Requests>,
+        next: usize,
         body: usize,
-        last: bool,
     ) -> Result<Self> {
         let sent_at = Instant::now();
         let stream = TcpStream::connect(target)?;
@@ -93,14 +116,17 @@ impl Client {
             })),
             None => None,
         };
-        let request = if last { LAST_REQUEST } else { REQUEST };
-        Ok(Self { stream, tls, response: Response::new(body), request, sent_at, answered: false })
+        let (response, requests) = (Response::new(body), Rc::clone(requests));
+        Ok(Self { stream, tls, response, requests, next, sent_at, waiting: false })
     }
 
     /// Sends the request, after the handshake if there is one to do first.
     pub(crate) fn send(&mut self, scratch: &mut Scratch) -> Result<()> {
+        self.waiting = true;
+        // A stride that meets all hosts, in an order in which no cache is warm by chance.
+        self.next = (self.next + STRIDE) % self.requests.0.len();
         match &mut self.tls {
-            None => send_all(&self.stream, self.request),
+            None => send_all(&self.stream, &self.requests.0[self.next]),
             Some(tls) => {
                 tls.request_due = true;
                 let used = tls.partial.len();
@@ -194,7 +220,8 @@ impl Client {
                 }
                 ConnectionState::WriteTraffic(mut traffic) => {
                     if std::mem::take(&mut tls.request_due) {
-                        let count = traffic.encrypt(self.request, &mut scratch.out)?;
+                        let count =
+                            traffic.encrypt(&self.requests.0[self.next], &mut scratch.out)?;
                         send_all(&self.stream, &scratch.out[..count])?;
                     }
                     more = false;

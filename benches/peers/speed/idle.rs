@@ -1,12 +1,14 @@
 //! Memory of idle connections.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::Result;
+use crate::client::Requests;
 use crate::configs::Peer;
 use crate::cpu;
 use crate::engine::{After, Engine, Plan};
-use crate::proxy::{Proxy, Setup};
+use crate::proxy::{Proxy, Setup, Task};
 use crate::report::IdleSample;
 
 /// Connections being opened at once.
@@ -26,12 +28,14 @@ pub(crate) fn measure(
     tls: bool,
     connections: usize,
 ) -> Result<IdleSample> {
-    let mut engine = Engine::new(128)?;
-    let mut proxy = Proxy::start(setup, peer, engine.endpoints())?;
-    proxy.wait_until_ready(&mut engine, tls)?;
+    let mut engine = Engine::new(128, 2)?;
+    let mut proxy = Proxy::start(setup, peer, &Task::simple(engine.endpoints()))?;
+    let requests = Requests::plain(false);
+    proxy.wait_until_ready(&mut engine, tls, &requests)?;
     let plan = |total: usize| Plan {
         target: proxy.address(tls),
         tls: tls.then(|| setup.tls()),
+        requests: Rc::clone(&requests),
         after: After::Rest,
         connections: AT_ONCE.min(total),
         total,

@@ -13,7 +13,7 @@ pub(crate) struct Usage {
     at: Instant,
     proxy: u64,
     generator: u64,
-    /// All that ran on the two cores in use, whoever it was.
+    /// All that ran on the cores in use, whoever it was.
     cores: u64,
 }
 
@@ -26,8 +26,8 @@ pub(crate) struct Spent {
 }
 
 impl Usage {
-    /// Reads the counters of the proxy's processes, of this one and of the two cores.
-    pub(crate) fn read(proxy: &[u32], cores: [usize; 2]) -> Result<Self> {
+    /// Reads the counters of the proxy's processes, of this one and of the cores in use.
+    pub(crate) fn read(proxy: &[u32], cores: &[usize]) -> Result<Self> {
         Ok(Self {
             at: Instant::now(),
             proxy: proxy.iter().map(|&pid| process_ns(pid)).sum::<Result<u64>>()?,
@@ -47,7 +47,7 @@ impl Usage {
 }
 
 impl Spent {
-    /// What others took of the two cores, as a share of one core's time.
+    /// What others took of these cores, as a share of one core's time.
     pub(crate) fn others(&self) -> f64 {
         let ours = self.proxy + self.generator;
         self.cores.saturating_sub(ours) as f64 / self.wall as f64
@@ -68,8 +68,8 @@ fn process_ns(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
-/// Time two cores were not idle, time stolen by the hypervisor included.
-fn cores_ns(cores: [usize; 2]) -> Result<u64> {
+/// Time these cores were not idle, time stolen by the hypervisor included.
+fn cores_ns(cores: &[usize]) -> Result<u64> {
     let text = fs::read_to_string("/proc/stat")?;
     let mut busy = 0;
     for core in cores {
@@ -121,4 +121,12 @@ pub(crate) fn memory_kib(pids: &[u32]) -> Result<u64> {
         sum += line.and_then(|line| number(line, 1)).ok_or("an unreadable smaps_rollup")?;
     }
     Ok(sum)
+}
+
+/// Memory of one process in KiB, all that is mapped and present; cheap enough to ask often.
+pub(crate) fn resident_kib(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))
+        .map_err(|error| format!("process {pid} is gone: {error}"))?;
+    let line = text.lines().find(|line| line.starts_with("VmRSS:"));
+    Ok(line.and_then(|line| number(line, 1)).ok_or("an unreadable status")?)
 }
