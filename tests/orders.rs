@@ -25,9 +25,8 @@ struct Rig {
 fn rig() -> Rig {
     let (lab, bind) = (Lab::new(), free_address());
     let (hot, standby) = (Endpoint::answering("hot"), Endpoint::answering("standby"));
-    let quick =
-        "health_check: { path: /healthz, interval: 200ms, timeout: 100ms, fast_interval: 20ms }";
-    let config = two_pools(&format!("bind: {bind}"), quick, &[hot.url()], &[standby.url()]);
+    let check = "health_check: { path: /healthz, fast_interval: 20ms }";
+    let config = two_pools(&format!("bind: {bind}"), check, &[hot.url()], &[standby.url()]);
     let proxy = Proxy::start(&lab, &config);
     proxy.wait_all_up("app");
     Rig { proxy, hot, standby, bind, _lab: lab }
