@@ -7,6 +7,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
@@ -24,6 +25,7 @@ use crate::drain::Drain;
 use crate::failover::record::Clock;
 use crate::listen;
 use crate::observe::access_log;
+use crate::observe::metrics::Files;
 use crate::proxy::worker::{Drained, Workers};
 use crate::table::{Table, build};
 use crate::tls::Certificates;
@@ -75,6 +77,7 @@ pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
     let workers = Arc::new(workers.map_err(cannot_start)?);
     let world = World { certificates, workers: Arc::clone(&workers) };
     let kept = open_files(&current.load().config).map_err(cannot_start)?;
+    let files = files(access_log.as_ref(), &kept);
     let control = Control::new(world, Arc::clone(&current), source, sighted)
         .resuming(restored)
         .keeping(kept.0, kept.1);
@@ -90,7 +93,7 @@ pub fn start(config: Config, source: Source) -> Result<Running, Vec<String>> {
             control: events.clone(),
             drain: Box::new(move || asked.ask()),
             reloads,
-            access_log_dropped: access_log.as_ref().map(|log| Box::new(log.dropped_counter()) as _),
+            files: Box::new(files),
         })
         .map_err(cannot_start)?;
     for (id, sockets) in ids.into_iter().zip(sockets) {
@@ -203,10 +206,28 @@ fn first_table(config: Config, workers: usize) -> (Table, Restored) {
 }
 
 /// The threads that write what survives this process.
-fn open_files(config: &Config) -> io::Result<(Option<StateFile>, Option<Recorder>)> {
+type Kept = (Option<StateFile>, Option<Recorder>);
+
+fn open_files(config: &Config) -> io::Result<Kept> {
     let process = &config.process;
     let state = process.state_file.clone().map(StateFile::start).transpose()?;
     Ok((state, process.history_file.clone().map(Recorder::start).transpose()?))
+}
+
+/// For the metrics, which outlive no writer but are read elsewhere.
+fn files(
+    access_log: Option<&access_log::Handle>,
+    (state, recorder): &Kept,
+) -> impl Fn() -> Files + Send + Sync + use<> {
+    let logged = access_log.map(access_log::Handle::dropped_counter);
+    let recorded = recorder.as_ref().map(|recorder| Arc::clone(&recorder.dropped));
+    let writes = state.as_ref().map(|state| Arc::clone(&state.writes));
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    move || Files {
+        access_log_dropped: logged.as_ref().map(|dropped| dropped()),
+        history_dropped: recorded.as_deref().map(read),
+        state_writes: writes.as_ref().map(|writes| [read(&writes.done), read(&writes.failed)]),
+    }
 }
 
 fn workers(config: &Config) -> usize {

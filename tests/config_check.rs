@@ -545,6 +545,31 @@ fn a_log_that_lies_there_needs_no_writable_folder_and_must_be_writable_itself() 
 }
 
 #[test]
+fn a_file_that_is_renamed_is_no_device_and_one_that_is_appended_to_is_writable() {
+    let mut world = world();
+    world.file("/dev/null", "");
+    world.devices.insert("/dev/null".into());
+    world.folders.insert("/dev".into());
+    world.file("/var/log/theirs", "");
+    world.sealed.insert("/var/log/theirs".into());
+    let said = |(before, after): (&str, &str), path: &str| {
+        let text = edited("listeners:", &format!("{before}{path}{after}\nlisteners:"));
+        let found = check(&text, &world).err().unwrap_or_default();
+        found.first().map(|found| found.message.clone())
+    };
+    let [state, history, socket, log] = WRITTEN;
+    let device = "`/dev/null` is a device, a pipe or a socket, and a file is due";
+    for kept in [state, history] {
+        assert_eq!(said(kept, "/dev/null").as_deref(), Some(device));
+    }
+    assert_eq!([said(socket, "/dev/null"), said(log, "/dev/null")], [None, None]);
+    let sealed = "`/var/log/theirs` cannot be written to";
+    assert_eq!(said(history, "/var/log/theirs").as_deref(), Some(sealed));
+    // It is replaced and never opened.
+    assert_eq!(said(state, "/var/log/theirs"), None);
+}
+
+#[test]
 fn two_keys_never_write_to_one_file() {
     let file = "/var/lib/standfast/x";
     let to = format!("process:\n  state_file: {file}\n  history_file: {file}\nlisteners:");

@@ -57,6 +57,24 @@ fn every_example_is_clean() {
     assert!(seen >= 3, "{names:?}");
 }
 
+/// A reader who runs `check` elsewhere is told beforehand what it will miss.
+#[test]
+fn every_example_says_first_in_which_folders_it_needs_something() {
+    for name in ["full.yaml", "kubernetes-two-clusters.yaml"] {
+        let text = fs::read_to_string(Path::new("config").join(name)).unwrap();
+        let head: String = text.lines().take_while(|line| line.starts_with('#')).collect();
+        let value = |c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c));
+        let files = text.split(value).filter(|word| {
+            ["/etc/", "/run/", "/var/"].iter().any(|root| word.starts_with(root))
+                && !head.contains(*word)
+        });
+        for file in files {
+            let folder = Path::new(file).parent().unwrap().display().to_string();
+            assert!(head.contains(&folder), "{name}: {folder}");
+        }
+    }
+}
+
 /// What the README says to run, with the files that are really there.
 #[test]
 fn the_least_example_can_be_used_as_it_lies_there() {

@@ -9,13 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use standfast::control::saved::{Saved, encode};
+use standfast::failover::record::Stamp;
 
 use support::client::Client;
 use support::endpoint::{Conn, Endpoint};
-use support::lab::Lab;
+use support::lab::{Lab, two_pools};
 use support::load::{Load, Plan};
 use support::proxy::{Proxy, run};
 use support::{free_address, until};
@@ -23,20 +26,11 @@ use support::{free_address, until};
 const QUICK: &str = "health_check: { path: /probe, interval: 200ms, timeout: 150ms }";
 
 /// A plain listener, a hot and a standby pool of one endpoint each, and a state file.
-fn config(lab: &Lab, bind: SocketAddr, hot: &str, standby: &str) -> String {
-    format!(
-        "process: {{ state_file: {state}, history_file: {history} }}
-listeners: [{{ bind: {bind}, service: app }}]
-services:
-  app:
-    {QUICK}
-    pools:
-      - {{ name: hot, endpoints: [{hot}] }}
-      - {{ name: standby, endpoints: [{standby}] }}
-",
-        state = lab.path("state.json").display(),
-        history = lab.path("history.jsonl").display(),
-    )
+fn config(lab: &Lab, bind: SocketAddr, hot: &Endpoint, standby: &Endpoint) -> String {
+    let (state, history) = (lab.path("state.json"), lab.path("history.jsonl"));
+    let pools = two_pools(&format!("bind: {bind}"), QUICK, &[hot.url()], &[standby.url()]);
+    let (state, history) = (state.display(), history.display());
+    format!("process: {{ state_file: {state}, history_file: {history} }}\n{pools}")
 }
 
 /// Well for everybody.
@@ -114,7 +108,7 @@ fn twenty_crashes_while_hot_is_dead_send_no_request_to_it() {
     let lab = Lab::new();
     let (hot, standby) = (Endpoint::start(answering("hot")), Endpoint::start(answering("standby")));
     let bind = free_address();
-    let text = config(&lab, bind, &hot.url(), &standby.url());
+    let text = config(&lab, bind, &hot, &standby);
     let mut proxy = Proxy::start(&lab, &text);
     proxy.wait_all_up("app");
     hot.kill();
@@ -143,7 +137,7 @@ fn twenty_crashes_while_hot_is_dead_send_no_request_to_it() {
 fn holds_and_modes_and_records_survive_a_crash() {
     let lab = Lab::new();
     let (hot, standby) = (Endpoint::start(answering("hot")), Endpoint::start(answering("standby")));
-    let text = config(&lab, free_address(), &hot.url(), &standby.url());
+    let text = config(&lab, free_address(), &hot, &standby);
     let mut proxy = Proxy::start(&lab, &text);
     proxy.wait_all_up("app");
     let moved =
@@ -177,11 +171,21 @@ fn failovers(proxy: &Proxy) -> Vec<Value> {
     list["failovers"].as_array().unwrap().clone()
 }
 
+/// A whole file of a later version of the program. The checksum is FNV-1a of what follows it.
+fn of_version_2(file: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(file).unwrap().trim_end();
+    let (_, rest) = text.split_once("\",").unwrap();
+    let rest = rest.replacen("\"version\":1", "\"version\":2", 1);
+    let step = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let sum = rest.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    format!("{{\"checksum\":\"{sum:016x}\",{rest}\n").into_bytes()
+}
+
 #[test]
 fn a_state_file_that_cannot_be_believed_is_a_warning_and_a_cold_start() {
     let lab = Lab::new();
     let (hot, standby) = (Endpoint::start(answering("hot")), Endpoint::start(answering("standby")));
-    let text = config(&lab, free_address(), &hot.url(), &standby.url());
+    let text = config(&lab, free_address(), &hot, &standby);
     let mut proxy = Proxy::start(&lab, &text);
     proxy.wait_all_up("app");
     assert!(proxy.control(&["switch", "app", "--to", "standby", "--reason", "x"]).status.success());
@@ -190,16 +194,39 @@ fn a_state_file_that_cannot_be_believed_is_a_warning_and_a_cold_start() {
 
     let path = lab.path("state.json");
     let whole = fs::read(&path).unwrap();
+    let written = |before: i64| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+        let at = i64::try_from(now).unwrap() - before * 1_000_000;
+        encode(&Saved::default(), Stamp(u64::try_from(at).unwrap())).unwrap()
+    };
     let half = whole[..whole.len() / 2].to_vec();
-    for broken in [half, Vec::new(), b"{\"services\":{}}\n".to_vec()] {
+    let alien = b"{\"services\":{}}\n".to_vec();
+    let damaged = "it is damaged, or not a state file of ours";
+    for (broken, why) in [
+        (half, damaged),
+        (Vec::new(), damaged),
+        (vec![0; whole.len()], damaged),
+        (alien, damaged),
+        (of_version_2(&whole), "it has version 2 of the format, not 1"),
+        (written(4000), "it is 400"),
+        (written(-4000), "it was written 39"),
+    ] {
         fs::write(&path, &broken).unwrap();
         let mut next = Proxy::restart(&lab, &proxy, &text);
         let log = next.log();
         assert!(log.contains("the state file is not heeded: a cold start"), "{log}");
+        assert!(log.contains(why) && log.contains(&path.display().to_string()), "{why}: {log}");
         assert_eq!(next.status()["services"][0]["serving"], "hot");
         kill9(&mut next);
         proxy = next;
     }
+    // Not even root can read a link to itself; it is replaced by a file that can be.
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let mut next = Proxy::restart(&lab, &proxy, &text);
+    assert!(next.log().contains("the state file cannot be read: a cold start"), "{}", next.log());
+    wait_saved(&lab, "\"serving\":\"hot\"");
+    kill9(&mut next);
     fs::write(&path, &whole).unwrap();
     let next = Proxy::restart(&lab, &proxy, &text);
     assert_eq!(next.status()["services"][0]["serving"], "standby");
@@ -210,7 +237,7 @@ fn a_state_file_that_cannot_be_believed_is_a_warning_and_a_cold_start() {
 fn a_state_file_that_cannot_be_written_is_one_warning_and_delays_nothing() {
     let lab = Lab::new();
     let (hot, standby) = (Endpoint::start(answering("hot")), Endpoint::start(answering("standby")));
-    let text = config(&lab, free_address(), &hot.url(), &standby.url());
+    let text = config(&lab, free_address(), &hot, &standby);
     let text = text.replace("state.json", "gone/state.json");
     fs::create_dir(lab.path("gone")).unwrap();
     let proxy = Proxy::start(&lab, &text);
@@ -240,21 +267,9 @@ fn slow(body: &'static str) -> impl Fn(&mut Conn) + Send + Sync + 'static {
 /// A TLS listener, for the load.
 fn loaded(lab: &Lab, bind: SocketAddr, hot: &[Endpoint], standby: &Endpoint) -> String {
     let hot: Vec<_> = hot.iter().map(Endpoint::url).collect();
-    format!(
-        "process: {{ history_file: {history} }}
-listeners: [{{ bind: {bind}, tls: {tls}, service: app }}]
-services:
-  app:
-    {QUICK}
-    pools:
-      - {{ name: hot, endpoints: [{hot}] }}
-      - {{ name: standby, endpoints: [{standby}] }}
-",
-        history = lab.path("history.jsonl").display(),
-        tls = lab.tls(),
-        hot = hot.join(", "),
-        standby = standby.url(),
-    )
+    let listener = format!("bind: {bind}, tls: {}", lab.tls());
+    let pools = two_pools(&listener, QUICK, &hot, &[standby.url()]);
+    format!("process: {{ history_file: {} }}\n{pools}", lab.path("history.jsonl").display())
 }
 
 fn plan(lab: &Lab, target: SocketAddr, method: &'static str) -> Plan {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use support::client::Client;
 use support::endpoint::{Conn, Endpoint};
-use support::lab::Lab;
+use support::lab::{Lab, two_pools};
 use support::load::{Load, Plan};
 use support::nginx::Nginx;
 use support::proxy::Proxy;
@@ -24,25 +24,7 @@ fn least(lab: &Lab, bind: SocketAddr, hot: &[String], standby: &[String]) -> Str
 
 /// The same, with these settings for the service.
 fn with(lab: &Lab, bind: SocketAddr, settings: &str, hot: &[String], standby: &[String]) -> String {
-    format!(
-        r"
-listeners:
-  - bind: {bind}
-    tls: {tls}
-    service: app
-services:
-  app:
-    {settings}
-    pools:
-      - name: hot
-        endpoints: [{hot}]
-      - name: standby
-        endpoints: [{standby}]
-",
-        tls = lab.tls(),
-        hot = hot.join(", "),
-        standby = standby.join(", "),
-    )
+    two_pools(&format!("bind: {bind}, tls: {}", lab.tls()), settings, hot, standby)
 }
 
 /// Probes that reach a verdict in well under a second, and a return after one second.

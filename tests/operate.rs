@@ -12,9 +12,13 @@ use serde_json::Value;
 
 use support::client::Client;
 use support::endpoint::Endpoint;
-use support::lab::{Lab, plain, plain_with};
+use support::lab::{Lab, plain, plain_with, two_pools};
 use support::proxy::{Proxy, run};
 use support::{free_address, until};
+
+/// With the patience of the defaults: endpoints of a busy machine are no less well. What refuses is
+/// found out within milliseconds all the same.
+const CHECK: &str = "health_check: { path: /healthz, fast_interval: 20ms }";
 
 /// An endpoint that answers `/slow` only when told to, and everything else at once.
 fn slow_endpoint() -> (Endpoint, Sender<()>) {
@@ -44,8 +48,7 @@ fn in_flight(bind: std::net::SocketAddr, endpoint: &Endpoint) -> Client {
 #[test]
 fn readiness_is_no_function_of_the_pools_health() {
     let (lab, nobody) = (Lab::new(), free_address());
-    let service = "health_check: { path: /healthz, interval: 200ms, timeout: 100ms }";
-    let config = plain_with(free_address(), "", service, &format!("http://{nobody}"));
+    let config = plain_with(free_address(), "", CHECK, &format!("http://{nobody}"));
     let proxy = Proxy::start(&lab, &config);
     proxy.wait_endpoint("app", &nobody.to_string(), false);
     for path in ["/livez", "/readyz"] {
@@ -61,20 +64,8 @@ fn readiness_is_no_function_of_the_pools_health() {
 fn metrics_have_the_headline_and_parse() {
     let (lab, bind) = (Lab::new(), free_address());
     let (hot, standby) = (Endpoint::answering("hot"), Endpoint::answering("standby"));
-    let config = format!(
-        "listeners:
-  - {{ name: web, bind: {bind}, tls: {}, service: app }}
-services:
-  app:
-    health_check: {{ path: /healthz, interval: 200ms, timeout: 100ms }}
-    pools:
-      - {{ name: hot, endpoints: [{}] }}
-      - {{ name: standby, endpoints: [{}] }}
-",
-        lab.tls(),
-        hot.url(),
-        standby.url()
-    );
+    let web = format!("name: web, bind: {bind}, tls: {}", lab.tls());
+    let config = two_pools(&web, CHECK, &[hot.url()], &[standby.url()]);
     let proxy = Proxy::start(&lab, &config);
     proxy.wait_all_up("app");
     let mut client = Client::tls(bind, &lab.client_config(), "app.test");
@@ -120,18 +111,7 @@ services:
 fn status_tells_who_serves_and_why() {
     let (lab, bind) = (Lab::new(), free_address());
     let (hot, standby) = (Endpoint::answering("hot"), Endpoint::answering("standby"));
-    let config = format!(
-        "listeners: [{{ name: web, bind: {bind}, service: app }}]
-services:
-  app:
-    health_check: {{ path: /healthz, interval: 200ms, timeout: 100ms }}
-    pools:
-      - {{ name: hot, endpoints: [{}] }}
-      - {{ name: standby, endpoints: [{}] }}
-",
-        hot.url(),
-        standby.url()
-    );
+    let config = two_pools(&format!("bind: {bind}"), CHECK, &[hot.url()], &[standby.url()]);
     let proxy = Proxy::start(&lab, &config);
     proxy.wait_all_up("app");
     hot.kill();
@@ -158,19 +138,8 @@ services:
 fn verdicts_and_failovers_are_one_clear_line_each() {
     let (lab, bind) = (Lab::new(), free_address());
     let (hot, standby) = (Endpoint::answering("hot"), Endpoint::answering("standby"));
-    let config = format!(
-        "logging: {{ format: json }}
-listeners: [{{ bind: {bind}, service: app }}]
-services:
-  app:
-    health_check: {{ path: /healthz, interval: 200ms, timeout: 100ms }}
-    pools:
-      - {{ name: hot, endpoints: [{}] }}
-      - {{ name: standby, endpoints: [{}] }}
-",
-        hot.url(),
-        standby.url()
-    );
+    let config = two_pools(&format!("bind: {bind}"), CHECK, &[hot.url()], &[standby.url()]);
+    let config = format!("logging: {{ format: json }}\n{config}");
     let proxy = Proxy::start(&lab, &config);
     proxy.wait_all_up("app");
     hot.kill();

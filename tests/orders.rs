@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use support::client::Client;
 use support::endpoint::Endpoint;
-use support::lab::Lab;
+use support::lab::{Lab, two_pools};
 use support::proxy::{Proxy, run};
 use support::{free_address, until};
 
@@ -25,18 +25,8 @@ struct Rig {
 fn rig() -> Rig {
     let (lab, bind) = (Lab::new(), free_address());
     let (hot, standby) = (Endpoint::answering("hot"), Endpoint::answering("standby"));
-    let config = format!(
-        "listeners: [{{ name: web, bind: {bind}, service: app }}]
-services:
-  app:
-    health_check: {{ path: /healthz, interval: 200ms, timeout: 100ms, fast_interval: 20ms }}
-    pools:
-      - {{ name: hot, endpoints: [{}] }}
-      - {{ name: standby, endpoints: [{}] }}
-",
-        hot.url(),
-        standby.url()
-    );
+    let check = "health_check: { path: /healthz, fast_interval: 20ms }";
+    let config = two_pools(&format!("bind: {bind}"), check, &[hot.url()], &[standby.url()]);
     let proxy = Proxy::start(&lab, &config);
     proxy.wait_all_up("app");
     Rig { proxy, hot, standby, bind, _lab: lab }

@@ -188,13 +188,16 @@ fn get_never_sees_the_503_of_one_of_three_and_its_endpoint_is_avoided() {
         sent += 1;
         rig.is_doubted(ill.address, Doubt::Errors).then_some(())
     });
+    let (before, began) = (ill.requests().len(), Instant::now());
+    assert!((5..=sent).contains(&before), "{before} of {sent} were sent to it");
     for number in 0..60 {
         assert_eq!(rig.send("GET", &format!("/more/{number}")).status(), 200);
     }
-    let before = ill.requests().len();
-    assert!((5..=sent / 2).contains(&before), "{before} of {sent} and 60 were sent to it");
+    // One at a time finds out whether it is well again.
+    let (trials, most) = (ill.requests().len() - before, 1 + began.elapsed().as_secs() as usize);
+    assert!(trials <= most, "{trials} of 60 were sent to it");
     // A retry within the pool is paid for by the budget.
-    rig.wait_rescued(Proof::Idempotent, before as u64);
+    rig.wait_rescued(Proof::Idempotent, (before + trials) as u64);
     assert_eq!(rig.lost_in_all(), 0);
     for number in 0..20 {
         assert_eq!(rig.send("POST", &format!("/post/{number}")).status(), 200);
@@ -545,14 +548,20 @@ fn nobody_is_held_longer_than_said_nor_more_than_said() {
     endpoint.kill();
     let held = rig.start("GET", "/held");
     until("it is held", || (rig.holding() == 1).then_some(()));
-    let (answer, took) = rig.start("GET", "/refused").join().unwrap();
-    assert_eq!(answer.status(), 502);
-    assert!(took < MS(1000), "{took:?}");
-    let (answer, took) = held.join().unwrap();
-    assert_eq!(answer.status(), 502);
-    assert!((MS(1500)..MS(3000)).contains(&took), "{took:?}");
+    let asked = [rig.start("GET", "/refused"), held];
+    let mut took = asked.map(|request| {
+        let (answer, took) = request.join().unwrap();
+        assert_eq!(answer.status(), 502);
+        took
+    });
+    // Mostly the second one is refused. But who is held goes out every 50 ms to see whether the
+    // endpoint is back, and may find its place taken when it returns.
+    took.sort();
+    assert!(took[0] < MS(1000), "{took:?}");
+    assert!((MS(1500)..MS(3000)).contains(&took[1]), "{took:?}");
     assert_eq!((rig.lost(Loss::NoEndpoint), rig.lost_in_all()), (2, 2));
-    assert_eq!((rig.holding(), rig.cells(|cells| cells.held.value())), (0, 1));
+    assert_eq!(rig.holding(), 0);
+    assert!((1..=2).contains(&rig.cells(|cells| cells.held.value())));
 }
 
 #[test]

@@ -69,7 +69,7 @@ listeners:
     service: app
 services:
   app:
-    health_check: {{ path: /probe, interval: 200ms, timeout: 100ms, fast_interval: 20ms }}
+    health_check: {{ path: /probe, fast_interval: 20ms }}
     failover: {{ failback: {{ mode: manual }}, sessions: {sessions} }}
     {pools}
     pools:

@@ -73,9 +73,8 @@ fn show(action: &Action, query: &str, deps: &Deps) -> Reply {
         Action::Ready => ready(deps.readiness.phase()),
         Action::Metrics => {
             let (now, unix) = both_clocks();
-            let access_log_dropped = deps.access_log_dropped.as_ref().map(|dropped| dropped());
-            let reloads = reloads(&deps.reloads);
-            let scrape = metrics::Scrape { table: &table, reloads, now, unix, access_log_dropped };
+            let (reloads, files) = (reloads(&deps.reloads), (deps.files)());
+            let scrape = metrics::Scrape { table: &table, reloads, now, unix, files };
             reply::ok("text/plain; version=0.0.4; charset=utf-8", metrics::render(&scrape))
         }
         Action::Status => {

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::control;
 use crate::current::Current;
+use crate::observe::metrics::Files;
 
 pub use server::{Admin, Bound, bind};
 
@@ -34,8 +35,8 @@ pub struct Deps {
     /// Begins to drain the process, as SIGTERM does; returns at once.
     pub drain: Box<dyn Fn() + Send + Sync>,
     pub reloads: Arc<control::ReloadCounters>,
-    /// Lines the access log dropped; `None` where there is none.
-    pub access_log_dropped: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
+    /// How writing to files goes at the moment.
+    pub files: Box<dyn Fn() -> Files + Send + Sync>,
 }
 
 impl fmt::Debug for Deps {

@@ -65,7 +65,7 @@ fn start(token: Option<&str>, control: Control) -> Running {
             drained.fetch_add(1, Ordering::Relaxed);
         }),
         reloads: Arc::new(fixture::reloads()),
-        access_log_dropped: Some(Box::new(|| 42)),
+        files: Box::new(|| Files { access_log_dropped: Some(42), ..Files::default() }),
     };
     let admin = bound.serve(deps).unwrap();
     Running { admin: Some(admin), readiness, drains, socket, _directory: directory }

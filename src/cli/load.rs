@@ -61,12 +61,14 @@ impl World for RealWorld {
 
     /// Asks the kernel, which knows of access lists and of what is mounted read-only.
     fn look_at(&self, path: &Path) -> io::Result<Spot> {
-        let is_folder = std::fs::metadata(path)?.is_dir();
+        let kind = std::fs::metadata(path)?.file_type();
+        let is_folder = kind.is_dir();
         let wanted = match is_folder {
             true => Access::WRITE_OK | Access::EXEC_OK,
             false => Access::WRITE_OK,
         };
-        Ok(Spot { is_folder, is_writable: access(path, wanted).is_ok() })
+        let is_special = !is_folder && !kind.is_file();
+        Ok(Spot { is_folder, is_special, is_writable: access(path, wanted).is_ok() })
     }
 
     fn env(&self, name: &str) -> Option<String> {
@@ -132,13 +134,14 @@ mod tests {
         let file = folder.path().join("file");
         assert_eq!(RealWorld.look_at(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
         std::fs::write(&file, "").unwrap();
-        let spot = |is_folder| Spot { is_folder, is_writable: true };
+        let spot = |is_folder| Spot { is_folder, is_special: false, is_writable: true };
         assert_eq!(RealWorld.look_at(&file).unwrap(), spot(false));
         assert_eq!(RealWorld.look_at(folder.path()).unwrap(), spot(true));
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400)).unwrap();
         // Nothing but being root makes a read-only file writable.
         let is_writable = rustix::process::getuid().is_root();
-        assert_eq!(RealWorld.look_at(&file).unwrap(), Spot { is_folder: false, is_writable });
+        assert_eq!(RealWorld.look_at(&file).unwrap(), Spot { is_writable, ..spot(false) });
+        assert!(RealWorld.look_at(Path::new("/dev/null")).unwrap().is_special);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod check;
 pub mod control;
 pub mod demo;
 pub mod load;
+mod numbers;
 pub mod run;
 
 use std::io::{self, Write};
@@ -54,7 +55,12 @@ enum Command {
         json: bool,
     },
     /// Show what a reload would rebind, keep, drain and move
-    Diff { old: PathBuf, new: PathBuf },
+    Diff {
+        /// The configuration that runs
+        old: PathBuf,
+        /// The one a reload would apply
+        new: PathBuf,
+    },
     /// Show who serves each service now, and why
     Status {
         /// As JSON

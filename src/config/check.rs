@@ -50,6 +50,8 @@ pub trait World {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spot {
     pub is_folder: bool,
+    /// A device, a pipe or a socket.
+    pub is_special: bool,
     /// As far as can be told without trying: into the file, or new files into the folder.
     pub is_writable: bool,
 }

@@ -131,39 +131,60 @@ impl Tape {
         if self.buffer.is_empty() {
             return;
         }
-        let result = self.write().map_err(|error| error.to_string());
-        let lines = self.buffer.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let (written, result) = self.write();
+        let unwritten = &self.buffer[written..];
+        let lines = unwritten.iter().filter(|byte| **byte == b'\n').count() as u64;
         self.buffer.clear();
         let file = self.path.display();
-        match result {
+        let lost = dropped.fetch_add(lines, Ordering::Relaxed) + lines;
+        match result.map_err(|error| error.to_string()) {
             Ok(()) => {
                 if self.failing.take().is_some() {
-                    tracing::info!(%file, "the probe history is written again");
+                    tracing::info!(%file, dropped = lost, "the probe history is written again");
                 }
             }
             Err(error) => {
-                self.file = None;
-                dropped.fetch_add(lines, Ordering::Relaxed);
                 if self.failing.as_ref() != Some(&error) {
-                    tracing::warn!(%file, error, "the probe history cannot be written");
+                    tracing::warn!(
+                        %file,
+                        error,
+                        "the probe history cannot be written: its lines are dropped; make room \
+                         there, or let this user write"
+                    );
                     self.failing = Some(error);
                 }
             }
         }
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        let (mut file, mut length) = match self.file.take() {
+    /// How many bytes of the buffer were written, all of them if nothing went wrong.
+    fn write(&mut self) -> (usize, io::Result<()>) {
+        let mut written = 0;
+        let result = self.file().and_then(|(mut file, length)| {
+            while let Some(rest) = self.buffer.get(written..).filter(|rest| !rest.is_empty()) {
+                match file.write(rest) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(some) => written += some,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok((file, length + written as u64))
+        });
+        (written, result.map(|file| self.file = Some(file)))
+    }
+
+    /// The file to write to, which is given back where nothing went wrong.
+    fn file(&mut self) -> io::Result<(File, u64)> {
+        let (file, length) = match self.file.take() {
             Some(open) => open,
             None => open(&self.path)?,
         };
-        if length >= self.rotate_at {
-            fs::rename(&self.path, aside(&self.path))?;
-            (file, length) = open(&self.path)?;
+        if length < self.rotate_at {
+            return Ok((file, length));
         }
-        file.write_all(&self.buffer)?;
-        self.file = Some((file, length + self.buffer.len() as u64));
-        Ok(())
+        fs::rename(&self.path, aside(&self.path))?;
+        open(&self.path)
     }
 }
 

@@ -19,6 +19,8 @@ use crate::failover::record::{Clock, Stamp};
 const LARGEST: u64 = 1 << 30;
 /// How long the end of the process waits for the last write.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// What is to be done after a cold start.
+const ANEW: &str = "order anew what was held, drained or off before";
 
 /// Reads the state file, and says in the log what came of it. None: a cold start.
 pub fn read(path: &Path, clock: Clock) -> Option<(Saved, Duration)> {
@@ -30,7 +32,7 @@ pub fn read(path: &Path, clock: Clock) -> Option<(Saved, Duration)> {
             return None;
         }
         Err(error) => {
-            tracing::warn!(%file, %error, "the state file cannot be read: a cold start");
+            tracing::warn!(%file, %error, "the state file cannot be read: a cold start; {ANEW}");
             return None;
         }
     };
@@ -41,7 +43,8 @@ pub fn read(path: &Path, clock: Clock) -> Option<(Saved, Duration)> {
             Some((saved, Duration::from_secs_f64(age)))
         }
         Err(unusable) => {
-            tracing::warn!(%file, why = %unusable, "the state file is not heeded: a cold start");
+            let why = unusable.to_string();
+            tracing::warn!(%file, why, "the state file is not heeded: a cold start; {ANEW}");
             None
         }
     }
@@ -126,8 +129,7 @@ fn write_all(path: &Path, desk: &Desk, writes: &Writes) {
         };
         paper.writing = true;
         drop(paper);
-        let result = write(path, &saved).map_err(|error| error.to_string());
-        tell(path, &mut failing, result, writes);
+        tell(path, &mut failing, write(path, &saved), writes);
         desk.paper.lock().unwrap_or_else(PoisonError::into_inner).writing = false;
         desk.changed.notify_all();
     }
@@ -146,7 +148,13 @@ fn tell(path: &Path, failing: &mut Option<String>, result: Result<(), String>, w
         Err(error) => {
             writes.failed.fetch_add(1, Ordering::Relaxed);
             if failing.as_ref() != Some(&error) {
-                tracing::warn!(%file, error, "the state file cannot be written");
+                tracing::warn!(
+                    %file,
+                    error,
+                    "the state file cannot be written: a restart within {} min goes on from the \
+                     last one, a later one from nothing; make room there, or let this user write",
+                    saved::AGE_MOST.as_secs() / 60
+                );
                 *failing = Some(error);
             }
         }
@@ -154,20 +162,32 @@ fn tell(path: &Path, failing: &mut Option<String>, result: Result<(), String>, w
 }
 
 /// Beside the file first, and in its place once it is on the disk: whoever reads finds the old one
-/// or the new one, whenever the power goes.
-fn write(path: &Path, saved: &Saved) -> io::Result<()> {
+/// or the new one, whenever the power goes. Errors say where.
+fn write(path: &Path, saved: &Saved) -> Result<(), String> {
     let written_at = Stamp(u64::try_from(clock::unix().as_micros()).unwrap_or(u64::MAX));
-    let bytes = saved::encode(saved, written_at)?;
+    let bytes = saved::encode(saved, written_at).map_err(|error| error.to_string())?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
+    let at = |place: &Path, error: io::Error| format!("{}: {error}", place.display());
+    // What a crash left there, or somebody who wants us to write to where his link points.
+    let _ = fs::remove_file(&beside);
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    let file = options.write(true).create_new(true).mode(0o600).open(&beside);
+    let mut file = file.map_err(|error| at(&beside, error))?;
+    let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+    let moved = written.map_err(|error| at(&beside, error)).and_then(|()| {
+        fs::rename(&beside, path).map_err(|error| at(path, error))?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or_else(|| Path::new("."));
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| at(directory, error))
+    });
+    if moved.is_err() {
+        // Half a file would take room where there is none.
+        let _ = fs::remove_file(&beside);
+    }
+    moved
 }
 
 #[cfg(test)]
@@ -201,6 +221,23 @@ mod tests {
         assert!(age < Duration::from_secs(30));
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "nothing lies beside it: {left:?}");
+    }
+
+    #[test]
+    fn what_lies_beside_is_replaced_and_a_link_there_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, beside) = (dir.path().join("state.json"), dir.path().join("state.json.new"));
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "theirs").unwrap();
+        std::os::unix::fs::symlink(&victim, &beside).unwrap();
+        write(&path, &Saved::default()).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "theirs");
+        fs::write(&beside, "half of").unwrap();
+        write(&path, &Saved::default()).unwrap();
+        assert!(read(&path, clock_now()).is_some() && !beside.exists());
+        fs::create_dir(&beside).unwrap();
+        let error = write(&path, &Saved::default()).unwrap_err();
+        assert!(error.starts_with(&beside.display().to_string()), "{error}");
     }
 
     #[test]

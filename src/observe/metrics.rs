@@ -31,8 +31,17 @@ pub struct Scrape<'a> {
     /// Since the process's origin, and since 1970, at one moment.
     pub now: Duration,
     pub unix: Duration,
-    /// `None`: there is no access log.
+    pub files: Files,
+}
+
+/// How writing to files goes; `None` where there is no such file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Lines.
     pub access_log_dropped: Option<u64>,
+    pub history_dropped: Option<u64>,
+    /// How often the state file was written, and how often that failed.
+    pub state_writes: Option<[u64; 2]>,
 }
 
 /// How reloads went, as of the moment of the scrape.
@@ -94,8 +103,17 @@ fn of_process(scrape: &Scrape<'_>, process: &Process) {
     gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     count(&PANICS, &[], super::panics::count());
     gauge(&WORKERS, &[], scrape.table.identities.workers as f64);
-    if let Some(dropped) = scrape.access_log_dropped {
-        count(&ACCESS_LOG_DROPPED, &[], dropped);
+    let Files { access_log_dropped, history_dropped, state_writes } = scrape.files;
+    for (metric, dropped) in
+        [(&ACCESS_LOG_DROPPED, access_log_dropped), (&HISTORY_DROPPED, history_dropped)]
+    {
+        if let Some(dropped) = dropped {
+            count(metric, &[], dropped);
+        }
+    }
+    if let Some([done, failed]) = state_writes {
+        count(&STATE_FILE_WRITES, &["success"], done);
+        count(&STATE_FILE_WRITES, &["failure"], failed);
     }
     let known = [
         (&RESIDENT_BYTES, process.resident_bytes),

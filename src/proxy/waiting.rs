@@ -365,6 +365,10 @@ mod tests {
             self.waiting.enter(endpoint, ticket, &self.socket, false)
         }
 
+        fn enter_all(&self, endpoint: &Arc<Endpoint>, tickets: &[Ticket]) -> Vec<Place<'_>> {
+            tickets.iter().map(|ticket| self.enter(endpoint, ticket)).collect()
+        }
+
         /// Lets all waits begin now.
         fn begin(&self) -> Duration {
             let now = clock::now();
@@ -393,6 +397,13 @@ mod tests {
         Arc::new(Endpoint::new(id, "app".into(), "hot".into(), Arc::new(config), 1))
     }
 
+    /// With so many requests that may come to wait at one endpoint.
+    fn scene(requests: usize) -> (Worker, Arc<Endpoint>, Vec<Ticket>) {
+        let worker = Worker::new();
+        let tickets = worker.tickets(requests);
+        (worker, endpoint(0, 1), tickets)
+    }
+
     fn fired(ticket: &Ticket) -> bool {
         let cx = &mut Context::from_waker(Waker::noop());
         ticket.poll(cx) == Poll::Ready(Fired::EndpointSilent)
@@ -403,8 +414,7 @@ mod tests {
         let worker = Worker::new();
         let (silent, well) = (endpoint(3, 1), endpoint(0, 2));
         let tickets = worker.tickets(5);
-        let _places: Vec<_> =
-            tickets[..4].iter().map(|ticket| worker.enter(&silent, ticket)).collect();
+        let _places = worker.enter_all(&silent, &tickets[..4]);
         let _other = worker.enter(&well, &tickets[4]);
         let start = worker.begin();
         assert_eq!(worker.looks(start, 240), []);
@@ -421,11 +431,8 @@ mod tests {
 
     #[test]
     fn a_worker_that_was_late_blames_nobody_and_every_wait_begins_anew() {
-        let worker = Worker::new();
-        let endpoint = endpoint(0, 1);
-        let tickets = worker.tickets(3);
-        let _places: Vec<_> =
-            tickets.iter().map(|ticket| worker.enter(&endpoint, ticket)).collect();
+        let (worker, endpoint, tickets) = scene(3);
+        let _places = worker.enter_all(&endpoint, &tickets);
         let start = worker.begin();
         assert_eq!(worker.looks(start, 200), []);
         let late = start + Duration::from_secs(3);
@@ -437,11 +444,8 @@ mod tests {
 
     #[test]
     fn an_answer_to_anybody_excuses_the_requests_that_waited_before_it() {
-        let worker = Worker::new();
-        let endpoint = endpoint(0, 1);
-        let tickets = worker.tickets(4);
-        let mut places: Vec<_> =
-            tickets.iter().map(|ticket| worker.enter(&endpoint, ticket)).collect();
+        let (worker, endpoint, tickets) = scene(4);
+        let mut places = worker.enter_all(&endpoint, &tickets);
         let start = worker.begin();
         assert_eq!(worker.looks(start, 240), []);
         places.remove(0).answered();
@@ -451,9 +455,7 @@ mod tests {
 
     #[test]
     fn one_witness_is_enough_where_another_worker_doubts_already() {
-        let worker = Worker::new();
-        let endpoint = endpoint(0, 1);
-        let tickets = worker.tickets(1);
+        let (worker, endpoint, tickets) = scene(1);
         let _place = worker.enter(&endpoint, &tickets[0]);
         let start = worker.begin();
         endpoint.live.doubt(Doubt::Silent, start);
@@ -463,11 +465,8 @@ mod tests {
 
     #[test]
     fn a_doubt_that_a_probe_took_back_is_not_raised_again_for_the_same_requests() {
-        let worker = Worker::new();
-        let endpoint = endpoint(0, 1);
-        let tickets = worker.tickets(3);
-        let _places: Vec<_> =
-            tickets.iter().map(|ticket| worker.enter(&endpoint, ticket)).collect();
+        let (worker, endpoint, tickets) = scene(3);
+        let _places = worker.enter_all(&endpoint, &tickets);
         let start = worker.begin();
         assert_eq!(worker.looks(start, 260), [(endpoint.id, Seen::Silent)]);
         endpoint.live.clear(Doubt::Silent);
@@ -477,14 +476,11 @@ mod tests {
 
     #[test]
     fn what_is_usual_for_an_endpoint_decides_when_its_requests_are_overdue() {
-        let worker = Worker::new();
-        let endpoint = endpoint(0, 1);
-        let tickets = worker.tickets(3);
+        let (worker, endpoint, tickets) = scene(3);
         for _ in 0..20 {
             worker.enter(&endpoint, &tickets[0]).answered();
         }
-        let _places: Vec<_> =
-            tickets.iter().map(|ticket| worker.enter(&endpoint, ticket)).collect();
+        let _places = worker.enter_all(&endpoint, &tickets);
         let start = worker.begin();
         assert_eq!(worker.looks(start, 49), []);
         assert_eq!(worker.looks(start, 70), [(endpoint.id, Seen::Silent)]);
@@ -507,9 +503,7 @@ mod tests {
 
     #[test]
     fn nobody_looks_where_nobody_waits() {
-        let worker = Worker::new();
-        let endpoint = endpoint(0, 1);
-        let tickets = worker.tickets(1);
+        let (worker, endpoint, tickets) = scene(1);
         let place = worker.enter(&endpoint, &tickets[0]);
         assert!(worker.waiting.watched.get());
         place.answered();
@@ -538,9 +532,7 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         // The refusal is there at once, and stays unread.
         let _ = socket.connect(&nobody.into());
-        let worker = Worker::new();
-        let endpoint = endpoint(0, 1);
-        let tickets = worker.tickets(2);
+        let (worker, endpoint, tickets) = scene(2);
         let _place = worker.waiting.enter(&endpoint, &tickets[0], &socket, false);
         let _other = worker.enter(&endpoint, &tickets[1]);
         let start = worker.begin();
@@ -561,9 +553,7 @@ mod tests {
         let drop_all = socket2::SockFilter::new(0x06, 0, 0, 0);
         socket2::SockRef::from(&server).attach_filter(&[drop_all]).unwrap();
         client.write_all(b"GET").unwrap();
-        let worker = Worker::new();
-        let endpoint = endpoint(0, 1);
-        let tickets = worker.tickets(1);
+        let (worker, endpoint, tickets) = scene(1);
         let _place = worker.waiting.enter(&endpoint, &tickets[0], &client, false);
         let start = clock::now();
         while endpoint.live.is_trusted() {

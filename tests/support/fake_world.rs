@@ -20,6 +20,8 @@ pub(crate) struct FakeWorld {
     pub(crate) files: HashMap<PathBuf, Vec<u8>>,
     /// Folders in which files can be made.
     pub(crate) folders: HashSet<PathBuf>,
+    /// Files among them that are devices.
+    pub(crate) devices: HashSet<PathBuf>,
     /// Files and folders among them that are read-only.
     pub(crate) sealed: HashSet<PathBuf>,
     pub(crate) env: HashMap<String, String>,
@@ -34,6 +36,7 @@ impl Default for FakeWorld {
             folders: [".", "/tmp", "/var/log", "/var/lib/standfast", "/run/standfast"]
                 .map(PathBuf::from)
                 .into(),
+            devices: HashSet::new(),
             sealed: HashSet::new(),
             env: HashMap::new(),
             hosts: HashMap::new(),
@@ -64,7 +67,8 @@ impl World for FakeWorld {
         if !is_folder {
             self.read_file(path)?;
         }
-        Ok(Spot { is_folder, is_writable: !self.sealed.contains(path) })
+        let is_special = self.devices.contains(path);
+        Ok(Spot { is_folder, is_special, is_writable: !self.sealed.contains(path) })
     }
 
     fn env(&self, name: &str) -> Option<String> {

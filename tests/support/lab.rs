@@ -77,3 +77,20 @@ services:
 "
     )
 }
+
+/// A configuration with a hot and a standby pool: what stands in the braces of the listener, the
+/// lines of the service as they stand in YAML, and the endpoints of each pool.
+pub fn two_pools(listener: &str, service: &str, hot: &[String], standby: &[String]) -> String {
+    format!(
+        "listeners: [{{ {listener}, service: app }}]
+services:
+  app:
+    {service}
+    pools:
+      - {{ name: hot, endpoints: [{}] }}
+      - {{ name: standby, endpoints: [{}] }}
+",
+        hot.join(", "),
+        standby.join(", ")
+    )
+}

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::rig::endpoint::nginx_head;
 use crate::rig::proxy::FRONT;
 
 /// What a configuration is made from.
@@ -75,20 +76,9 @@ backend app
         };
         // With a zone the workers share what they learned of a server.
         let zone = if self.tuned { "zone app 256k;" } else { "" };
+        let head = nginx_head(&dir, "auto");
         format!(
-            "\
-user root;
-daemon off;
-worker_processes auto;
-worker_rlimit_nofile 16384;
-pid {dir}/pid;
-error_log stderr error;
-events {{ worker_connections 8192; }}
-http {{
-    access_log off;
-    client_body_temp_path {dir}/1; proxy_temp_path {dir}/2; fastcgi_temp_path {dir}/3;
-    uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5;
-    map $http_upgrade $or_upgrade {{ default upgrade; '' ''; }}
+            "{head}
     upstream app {{
         {zone}
 {servers}        keepalive 128;

@@ -55,7 +55,7 @@ fn start() -> Running {
             std::thread::spawn(move || drop(ending.lock().unwrap().take()));
         }),
         reloads: Arc::new(fixture::reloads()),
-        access_log_dropped: None,
+        files: Box::new(Default::default),
     };
     let serving = bound.serve(deps).unwrap();
     let tcp = Address::Http(serving.address().unwrap().to_string());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::cli::numbers::thousands;
+
 use super::tally::{Phase, Tally};
 
 pub(super) const WIDTH: usize = 80;
@@ -202,18 +204,6 @@ pub(super) fn millis(duration: Duration) -> String {
     if millis < 10.0 { format!("{millis:.2} ms") } else { format!("{millis:.0} ms") }
 }
 
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,7 +253,6 @@ mod tests {
 
     #[test]
     fn numbers_are_read_at_a_glance() {
-        assert_eq!(["0", "999", "1,000", "12,345,678"], [0, 999, 1000, 12_345_678].map(thousands));
         assert_eq!(millis(Duration::from_micros(420)), "0.42 ms");
         assert_eq!(millis(Duration::from_micros(42_420)), "42 ms");
     }

@@ -3,9 +3,10 @@
 use crate::table::counters::Proof;
 
 use super::figures::detection;
-use super::scene::{Paint, millis, thousands};
+use super::scene::{Paint, millis};
 use super::story::Report;
 use super::tally::Phase;
+use crate::cli::numbers::thousands;
 
 pub(super) fn lines(report: &Report, paint: Paint) -> Vec<String> {
     let mut lines = vec![String::new(), paint.bold("summary")];

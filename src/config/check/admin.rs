@@ -25,7 +25,7 @@ pub(super) fn admin(reader: &Reader<'_>, item: Option<Item<'_>>) -> Admin {
         return admin;
     };
     let socket = table.get("socket");
-    admin.socket = socket.and_then(|item| writes::path(reader, &item, Writing::Replaced));
+    admin.socket = socket.and_then(|item| writes::path(reader, &item, Writing::Bound));
     admin.token = table.get("token").and_then(|item| token(reader, &item));
     let Some(item) = table.get("listen") else {
         return admin;
@@ -77,13 +77,13 @@ pub(super) fn process(reader: &Reader<'_>, item: Option<Item<'_>>) -> Process {
         }
         Some(workers)
     });
-    let file = |key| writes::path(reader, &get(key)?, Writing::Replaced);
+    let file = |key, writing| writes::path(reader, &get(key)?, writing);
     Process {
         workers,
         lame_duck: duration("lame_duck", Duration::ZERO),
         drain_timeout: duration("drain_timeout", Duration::from_secs(30)),
-        state_file: file("state_file"),
-        history_file: file("history_file"),
+        state_file: file("state_file", Writing::Replaced),
+        history_file: file("history_file", Writing::Rotated),
     }
 }
 

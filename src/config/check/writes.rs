@@ -10,8 +10,12 @@ use crate::config::file::Item;
 pub(super) enum Writing {
     /// Opened where it lies and made if it is not there.
     Appended,
-    /// Made anew beside the old one, or renamed: the folder must be writable.
+    /// Made anew beside the old one: the folder must be writable.
     Replaced,
+    /// Appended to, and set aside once it is large: both must be.
+    Rotated,
+    /// A socket, made anew: the folder must be.
+    Bound,
 }
 
 /// The path an item names, whether or not something is wrong with it, which is reported here.
@@ -38,14 +42,29 @@ fn possible(reader: &Reader<'_>, item: &Item<'_>, path: &Path, writing: Writing)
             "add the name of a file in it",
         );
     }
-    if let (Some(spot), Writing::Appended) = (found, writing) {
-        if !spot.is_writable {
-            item.error(
+    let (is_appended_to, is_replaced) = match writing {
+        Writing::Appended => (true, false),
+        Writing::Replaced => (false, true),
+        Writing::Rotated => (true, true),
+        Writing::Bound => (false, false),
+    };
+    if let Some(spot) = found {
+        // Renaming would put a file in the place of `/dev/null`, for everybody.
+        if is_replaced && spot.is_special {
+            return item.error(
+                format!("`{}` is a device, a pipe or a socket, and a file is due", path.display()),
+                "name a file, or leave the key out if nothing is to be kept",
+            );
+        }
+        if is_appended_to && !spot.is_writable {
+            return item.error(
                 format!("`{}` cannot be written to", path.display()),
                 "let the user who runs this write to it, or name another file",
             );
         }
-        return;
+        if writing == Writing::Appended {
+            return;
+        }
     }
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

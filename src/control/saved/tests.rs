@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::WhenNone;
 use crate::failover::record::Times;
+use crate::observe::fixture;
 use crate::table::build;
 use crate::table::fixture::{config, pool, service_of};
 
@@ -96,23 +97,8 @@ fn up_is_not_believed_and_names_nobody_knows_are_passed_over() {
 
 #[test]
 fn modes_and_records_survive_and_a_record_nobody_will_complete_is_complete() {
-    let record = Record {
-        id: "app-7".to_owned(),
-        service: "app".to_owned(),
-        from: "hot".to_owned(),
-        to: "standby".to_owned(),
-        cause: Cause::Health,
-        reason: "0 of 2 endpoints up, needs 1".to_owned(),
-        forced: false,
-        held: false,
-        aborted: None,
-        evidence: Vec::new(),
-        rules: BTreeMap::new(),
-        config: <_>::default(),
-        times: Times { published: Stamp(NOW.0 - 10_000_000), ..Times::default() },
-        cost: <_>::default(),
-        complete: false,
-    };
+    let times = Times { published: Stamp(NOW.0 - 10_000_000), ..Times::default() };
+    let record = Record { times, complete: false, ..fixture::record(7) };
     let mut saved = saved();
     let service = saved.services.get_mut("app").unwrap();
     service.records = vec![Arc::new(record.clone())];

@@ -92,7 +92,7 @@ impl Handle {
     }
 
     /// [`Handle::dropped`] for the metrics, which outlive no handle but live elsewhere.
-    pub fn dropped_counter(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+    pub fn dropped_counter(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let shared = Arc::clone(&self.shared);
         move || shared.dropped.load(Ordering::Relaxed)
     }

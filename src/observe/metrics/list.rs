@@ -156,6 +156,10 @@ metrics! {
         "Panics, each a defect that ended one connection or one task";
     ACCESS_LOG_DROPPED: Counter "standfast_access_log_dropped_total" []
         "Lines of the access log that were not written";
+    STATE_FILE_WRITES: Counter "standfast_state_file_writes_total" ["result"]
+        "Writes of the state file by result: success or failure";
+    HISTORY_DROPPED: Counter "standfast_history_dropped_total" []
+        "Lines of the probe history that were not written";
     BUILD_INFO: Gauge "standfast_build_info" ["version"] "1; the version that runs";
     WORKERS: Gauge "standfast_workers" [] "Data threads";
     CPU_SECONDS: Counter "process_cpu_seconds_total" []

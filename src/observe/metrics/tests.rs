@@ -94,7 +94,9 @@ const RELOADS: Reloads =
 fn scrape(table: &Table, reloads: Reloads) -> BTreeMap<String, Family> {
     let now = Duration::from_secs(100);
     let unix = Duration::from_secs(1_000_100);
-    parse(&render(&Scrape { table, reloads, now, unix, access_log_dropped: Some(3) }))
+    let files =
+        Files { access_log_dropped: Some(3), history_dropped: Some(4), state_writes: Some([5, 6]) };
+    parse(&render(&Scrape { table, reloads, now, unix, files }))
 }
 
 fn value(families: &BTreeMap<String, Family>, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
@@ -359,6 +361,16 @@ fn every_alert_watches_metrics_and_labels_there_are() {
             assert!(known(label), "{name}: no label {label}");
         }
     }
+}
+
+#[test]
+fn what_was_not_written_to_a_file_shows() {
+    let families = scrape(&fixture::table(), RELOADS);
+    let of = |name: &str, labels: &[_]| value(&families, &format!("standfast_{name}"), labels);
+    assert_eq!(of("access_log_dropped_total", &[]), Some(3.0));
+    assert_eq!(of("history_dropped_total", &[]), Some(4.0));
+    let result = |result| of("state_file_writes_total", &[("result", result)]);
+    assert_eq!((result("success"), result("failure")), (Some(5.0), Some(6.0)));
 }
 
 #[test]

@@ -109,20 +109,9 @@ impl Drop for Endpoint {
 fn configuration(dir: &Path, address: SocketAddr) -> String {
     let dir = dir.display();
     let (app, port) = APP;
+    let head = nginx_head(&dir, "1");
     format!(
-        "\
-user root;
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile 16384;
-pid {dir}/pid;
-error_log stderr error;
-events {{ worker_connections 8192; }}
-http {{
-    access_log off;
-    client_body_temp_path {dir}/1; proxy_temp_path {dir}/2; fastcgi_temp_path {dir}/3;
-    uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5;
-    map $http_upgrade $or_upgrade {{ default upgrade; '' ''; }}
+        "{head}
     upstream app {{ server {app}:{port} max_fails=0; keepalive 256; }}
     include {dir}/tls.con[f];
     server {{
@@ -131,5 +120,24 @@ http {{
     }}
 }}
 "
+    )
+}
+
+/// How the configuration of every NGINX of the rig begins, up to inside of `http {`.
+pub fn nginx_head(dir: &impl std::fmt::Display, workers: &str) -> String {
+    format!(
+        "\
+user root;
+daemon off;
+worker_processes {workers};
+worker_rlimit_nofile 16384;
+pid {dir}/pid;
+error_log stderr error;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    client_body_temp_path {dir}/1; proxy_temp_path {dir}/2; fastcgi_temp_path {dir}/3;
+    uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5;
+    map $http_upgrade $or_upgrade {{ default upgrade; '' ''; }}"
     )
 }
