@@ -3,7 +3,6 @@
 //! What he plans must not fail a request: before a pool takes over at his order its endpoints are
 //! asked once more, and the order is refused if they do not answer. `force` asks nobody.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +12,12 @@ use crate::failover::{Cause, Order, PoolView};
 use crate::table::{EndpointId, Mode, Service, Table};
 
 use super::log::Line;
-use super::memory::Place;
-use super::memory::check_at;
 use super::orders::{Answer, ModeOrder, SwitchOrder};
-use super::settle::{Due, Ordered};
+use super::settle::Ordered;
 use super::{Control, Effects};
 
 /// Orders that may wait for a proof at once.
 const PLANNED_MOST: usize = 64;
-/// Longer than a probe's patience, for the way there and back.
-const SLACK: Duration = Duration::from_millis(50);
 
 /// An order that waits until the pool that is to take over has proved itself.
 #[derive(Debug)]
@@ -99,13 +94,8 @@ impl<E: Effects> Control<E> {
         let table = self.current.load();
         let Ok(index) = index_of(&table, &service) else { return };
         let since = self.effects.now();
-        let place = Place { service: index, pool: to, endpoint: 0 };
-        let patience = check_at(&table.config, place).map(|check| check.timeout);
-        let until = since + patience.unwrap_or_default() + SLACK;
         let pool = &table.services[index].pools[to];
-        for endpoint in &pool.endpoints {
-            self.probes.round(endpoint.id, false);
-        }
+        let until = self.probes.ask_pool(pool, since);
         let to = Arc::clone(&pool.config.name);
         self.planned.push(Planned { service, to, order, since, until, reply });
     }
@@ -268,8 +258,7 @@ impl<E: Effects> Control<E> {
         let service = Arc::clone(&table.services[index].config.name);
         let (reason, forced, held) = (ordered.reason.clone(), ordered.forced, ordered.held);
         let line = Line::Ordered { service, did, reason, forced, held };
-        let due = BTreeMap::from([(index, Due { changed: true, ordered: Some(ordered) })]);
-        self.settle(due, vec![line], self.effects.now());
+        self.publish_order(index, Some(ordered), vec![line], self.effects.now());
     }
 }
 
@@ -281,12 +270,11 @@ fn said(mode: Mode) -> &'static str {
     }
 }
 
-fn index_of(table: &Table, service: &str) -> Result<usize, String> {
-    let found = table.services.iter().position(|known| *known.config.name == *service);
-    found.ok_or_else(|| format!("there is no service {service}"))
+pub(super) fn index_of(table: &Table, service: &str) -> Result<usize, String> {
+    table.service_index(service).ok_or_else(|| format!("there is no service {service}"))
 }
 
 fn pool_of(service: &Service, pool: &str) -> Result<usize, String> {
-    let found = service.config.pools.iter().position(|known| *known.name == *pool);
+    let found = service.pool_index(pool);
     found.ok_or_else(|| format!("{} has no pool {pool}", service.config.name))
 }

@@ -8,8 +8,6 @@ use super::orders::{DrillKind, DrillOrder};
 use crate::failover::PoolView;
 use crate::failover::ramp::Tally;
 
-/// Errors below which nothing is concluded.
-const ERRORS_LEAST: u64 = 3;
 /// After the last request was sent to the other pool, its answers are waited for this long.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -180,11 +178,10 @@ impl Drill {
         if sight.serves != if full { self.to } else { self.from } {
             return self.overtaken();
         }
-        let Tally { requests, errors } = self.target;
-        let erring = errors >= ERRORS_LEAST && self.target.ratio() > self.order.max_errors;
         let abort = if !sight.to.available() {
             Some(format!("the other pool became unavailable: {}", sight.to.shortage()))
-        } else if erring {
+        } else if self.target.exceeds(self.order.max_errors) {
+            let Tally { requests, errors } = self.target;
             Some(format!("{errors} of {requests} requests erred at the other pool"))
         } else {
             None
@@ -212,12 +209,8 @@ impl Drill {
     }
 
     fn count(&mut self, sight: &Sight) {
-        let since = |now: Tally, before: Tally| Tally {
-            requests: now.requests.saturating_sub(before.requests),
-            errors: now.errors.saturating_sub(before.errors),
-        };
-        self.target = since(sight.target, self.before.0);
-        self.serving = since(sight.serving, self.before.1);
+        self.target = sight.target.since(self.before.0);
+        self.serving = sight.serving.since(self.before.1);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::{self, Config, HealthCheck};
 use crate::failover::{self, Move, Order, PoolView, Refusal, Settings, Trouble};
 use crate::health::{self, Failure, Flip, Observation, Thresholds, Verdict};
 use crate::table::build::{self, Endpoints, Standing};
+use crate::table::history::History;
 use crate::table::{Detail, Endpoint, EndpointId, Mode, Service, Share, Table};
 
 use super::returning::Guard;
@@ -146,7 +147,7 @@ impl Memory {
         for (index, service) in config.services.iter().enumerate() {
             let slots = slots_of(&endpoints[index]);
             let views = memory.views_of(service, &slots);
-            let known = previous.services.iter().position(|s| s.config.name == service.name);
+            let known = previous.service_index(&service.name);
             let failover = match known {
                 Some(known) => {
                     let before = &previous.services[known].config.pools;
@@ -246,6 +247,18 @@ impl Memory {
     pub(super) fn share(&self, service: usize, now: Duration) -> Option<Share> {
         let watch = &self.services[service];
         watch.rehearsal.or_else(|| build::share_of(&watch.failover, now))
+    }
+
+    /// A service of the table as it stands now, with this history.
+    pub(super) fn renewed(
+        &self,
+        index: usize,
+        service: &Service,
+        history: Arc<History>,
+        now: Duration,
+    ) -> Service {
+        let standing = |id| self.standing(id);
+        build::service(service, self.failover(index), self.share(index, now), history, &standing)
     }
 
     /// Folds what was seen; `None` if the endpoint is gone or not probed (any more).

@@ -53,7 +53,7 @@ impl Guard {
 
     fn done_since(&self, pool: &Pool) -> Tally {
         let before = |id| self.before.get(&id).copied().unwrap_or_default();
-        sum(pool.endpoints.iter().map(|endpoint| since(done_by(endpoint), before(endpoint.id))))
+        pool.endpoints.iter().map(|known| done_by(known).since(before(known.id))).sum()
     }
 }
 
@@ -63,31 +63,16 @@ fn pause(ramp: Ramp) -> Duration {
 
 /// What a pool did since the process started.
 pub(super) fn tally(pool: &Pool) -> Tally {
-    sum(pool.endpoints.iter().map(|endpoint| done_by(endpoint)))
+    pool.endpoints.iter().map(|endpoint| done_by(endpoint)).sum()
 }
 
 /// All workers together.
 fn done_by(endpoint: &Endpoint) -> Tally {
-    let of_worker = endpoint.counters.workers.iter().map(|cells| {
+    let by_worker = endpoint.counters.workers.iter().map(|cells| {
         let answers: u64 = cells.responses.iter().map(|class| class.value()).sum();
         let unanswered: u64 = cells.errors.iter().map(|kind| kind.value()).sum();
         let errors = cells.responses[4].value() + unanswered;
         Tally { requests: answers + unanswered, errors }
     });
-    sum(of_worker)
-}
-
-fn sum(tallies: impl Iterator<Item = Tally>) -> Tally {
-    tallies.fold(Tally::default(), |sum, tally| Tally {
-        requests: sum.requests + tally.requests,
-        errors: sum.errors + tally.errors,
-    })
-}
-
-/// What came since `before`.
-pub(super) fn since(now: Tally, before: Tally) -> Tally {
-    Tally {
-        requests: now.requests.saturating_sub(before.requests),
-        errors: now.errors.saturating_sub(before.errors),
-    }
+    by_worker.sum()
 }

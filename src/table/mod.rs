@@ -186,7 +186,12 @@ impl Table {
     }
 
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
-        self.services.iter().find(|service| &*service.config.name == name)
+        self.services.get(self.service_index(name)?)
+    }
+
+    /// Where a service stands in [`Table::services`].
+    pub fn service_index(&self, name: &str) -> Option<usize> {
+        self.services.iter().position(|service| *service.config.name == *name)
     }
 
     /// Every endpoint with its verdict.
@@ -195,6 +200,13 @@ impl Table {
             .iter()
             .flat_map(|service| service.pools.iter())
             .flat_map(|pool| pool.endpoints.iter().zip(pool.verdicts.iter()).map(|(e, v)| (e, *v)))
+    }
+}
+
+impl Service {
+    /// Where a pool stands among its pools.
+    pub fn pool_index(&self, name: &str) -> Option<usize> {
+        self.pools.iter().position(|pool| *pool.config.name == *name)
     }
 }
 
