@@ -21,8 +21,7 @@ pub(super) struct Drill {
     /// From the order until the other pool had proved itself.
     pub(super) proof: Option<Duration>,
     pub(super) aborted: Option<String>,
-    /// What both pools had done when the watch began, and did since.
-    before: (Tally, Tally),
+    /// What both pools did since the watch began.
     pub(super) target: Tally,
     pub(super) serving: Tally,
     phase: Phase,
@@ -46,7 +45,7 @@ pub(super) struct Sight {
     pub(super) serves: usize,
     pub(super) from: PoolView,
     pub(super) to: PoolView,
-    /// Requests and errors of both pools, since whenever.
+    /// Requests and errors of both pools, since the other one had proved itself.
     pub(super) target: Tally,
     pub(super) serving: Tally,
 }
@@ -104,7 +103,6 @@ impl Drill {
             began: now,
             proof: None,
             aborted: None,
-            before: <_>::default(),
             target: Tally::default(),
             serving: Tally::default(),
             phase: Phase::Proving { until: now },
@@ -157,7 +155,6 @@ impl Drill {
             return Next::Over;
         }
         self.proof = Some(sight.now.saturating_sub(self.began));
-        self.before = (sight.target, sight.serving);
         let watched = Phase::Watching { until: sight.now.saturating_add(self.order.watch) };
         match self.order.kind {
             DrillKind::Decision => Next::Over,
@@ -209,8 +206,7 @@ impl Drill {
     }
 
     fn count(&mut self, sight: &Sight) {
-        self.target = sight.target.since(self.before.0);
-        self.serving = sight.serving.since(self.before.1);
+        (self.target, self.serving) = (sight.target, sight.serving);
     }
 }
 
@@ -259,7 +255,7 @@ mod tests {
     }
 
     fn sight(now: u64) -> Sight {
-        let tally = Tally { requests: 1000, errors: 50 };
+        let tally = Tally::default();
         Sight {
             now: millis(now),
             serves: 0,
@@ -272,7 +268,7 @@ mod tests {
 
     fn with(mut sight: Sight, now: u64, requests: u64, errors: u64) -> Sight {
         sight.now = millis(now);
-        sight.target = Tally { requests: 1000 + requests, errors: 50 + errors };
+        sight.target = Tally { requests, errors };
         sight
     }
 

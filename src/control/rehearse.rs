@@ -14,7 +14,7 @@ use super::drill::{Drill, Next, Sight};
 use super::keeping::{both_clocks, wall};
 use super::ledger::Meter;
 use super::orders::{DrillOrder, DrillReport};
-use super::returning::tally;
+use super::returning::Baseline;
 use super::settle::Ordered;
 use super::{Control, Effects};
 
@@ -29,6 +29,8 @@ pub(super) struct Rehearsal {
     drill: Drill,
     reply: Reply,
     meter: Meter,
+    /// When the other pool had proved itself.
+    before: Baseline,
     began: Stamp,
     /// An operator's order stood before it.
     stood: bool,
@@ -55,6 +57,7 @@ impl<E: Effects> Control<E> {
                     drill,
                     reply,
                     meter,
+                    before: Baseline::default(),
                     began,
                     stood: failover.stands,
                     in_flight: 0,
@@ -107,6 +110,8 @@ impl<E: Effects> Control<E> {
             let now = sight.now;
             match rehearsal.drill.step(&sight) {
                 Next::Wait(until) => {
+                    // A reload may have come between, and published a table without it.
+                    self.lend(index, rehearsal, now);
                     rehearsal.next = until;
                     return true;
                 }
@@ -132,13 +137,16 @@ impl<E: Effects> Control<E> {
         (rehearsal.drill.from, rehearsal.drill.to) = (from, to);
         let service = &table.services[index];
         let views = self.memory.views(&service.config, index);
+        if rehearsal.drill.proof.is_none() {
+            rehearsal.before = Baseline::of(service);
+        }
         let sight = Sight {
             now: self.effects.now(),
             serves: self.memory.failover(index).serving,
             from: views[from],
             to: views[to],
-            target: tally(&service.pools[to]),
-            serving: tally(&service.pools[from]),
+            target: rehearsal.before.since(&service.pools[to]),
+            serving: rehearsal.before.since(&service.pools[from]),
         };
         Some((index, sight))
     }
