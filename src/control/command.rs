@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::failover::{Cause, Order, PoolView};
-use crate::table::{EndpointId, Mode, Service, Table};
+use crate::table::{EndpointId, Mode, Service, Table, TakenOut};
 
 use super::log::Line;
 use super::orders::{Answer, ModeOrder, SwitchOrder};
@@ -179,7 +179,15 @@ impl<E: Effects> Control<E> {
             return Ok(Course::Prove(pool));
         }
         let moved = self.memory.switch(config, index, order, now, true).map_err(refused)?;
-        let there = if *hold { ", and held there" } else { "" };
+        let held = self.memory.failover(index).held;
+        let there = match (held, hold) {
+            (true, true) => ", and held there".to_owned(),
+            (true, false) => {
+                let why = self.memory.views(&known.config, index)[pool].shortage();
+                format!(", and held there until it is released: {to} is not available, {why}")
+            }
+            (false, _) => String::new(),
+        };
         let (did, said) = match &moved {
             Some(moved) => {
                 let from = &known.config.pools[moved.from].name;
@@ -189,7 +197,7 @@ impl<E: Effects> Control<E> {
                 (format!("stays on {to}"), format!("{service} is served by {to} already{there}"))
             }
         };
-        let ordered = Ordered { reason: reason.clone(), moved, forced: *force, held: *hold };
+        let ordered = Ordered { reason: reason.clone(), moved, forced: *force, held };
         self.obeyed(table, index, did, ordered);
         Ok(Course::Done(Ok(said)))
     }
@@ -211,7 +219,8 @@ impl<E: Effects> Control<E> {
         if self.memory.mode(id) == *mode {
             return Ok(Course::Done(Ok(format!("{name} {means} already"))));
         }
-        let (before, after) = self.with_mode(service, index, id, *mode);
+        let taken_out = TakenOut { at: self.effects.now(), reason: reason.as_str().into() };
+        let (before, after) = self.with_mode(service, index, id, (*mode, &taken_out));
         let state = self.memory.failover(index);
         let (was, becomes) = (&before[state.serving], &after[state.serving]);
         let loses = becomes.lost() && !was.lost();
@@ -232,7 +241,7 @@ impl<E: Effects> Control<E> {
                 return Ok(Course::Prove(target));
             }
         }
-        self.memory.set_mode(id, *mode, self.effects.now());
+        self.memory.set_mode(id, *mode, Some(taken_out));
         let ordered = Ordered { reason: reason.clone(), forced: *force, ..Ordered::default() };
         self.obeyed(table, index, format!("{}/{name} {means}", order.pool), ordered);
         Ok(Course::Done(Ok(format!("{name} {means}"))))
@@ -244,12 +253,12 @@ impl<E: Effects> Control<E> {
         service: &Service,
         index: usize,
         id: EndpointId,
-        mode: Mode,
+        (mode, taken_out): (Mode, &TakenOut),
     ) -> (Vec<PoolView>, Vec<PoolView>) {
         let before = self.memory.views(&service.config, index);
-        let (was, ordered) = self.memory.set_mode(id, mode, self.effects.now());
+        let (was, why) = self.memory.set_mode(id, mode, Some(taken_out.clone()));
         let after = self.memory.views(&service.config, index);
-        self.memory.set_mode(id, was, ordered);
+        self.memory.set_mode(id, was, why);
         (before, after)
     }
 

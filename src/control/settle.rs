@@ -118,7 +118,9 @@ impl<E: Effects> Control<E> {
         let ordered = ordered.as_ref();
         let by_order = ordered.and_then(|ordered| ordered.moved.as_ref());
         for moved in by_order.into_iter().chain(&looked.moved) {
-            let reason = reason(service, moved, &looked.views, ordered);
+            let taken_out = self.memory.taken_out_because(index, moved.from);
+            let said = ordered.filter(|_| by_order == Some(moved)).map(|known| &*known.reason);
+            let reason = reason(service, moved, &looked.views, said, taken_out);
             let mut told = Told::moved(index, service, moved, &reason);
             let ramp = before.filter(|_| moved.cause == Cause::Failback);
             told.began = ramp.map_or(told.began, |ramp| ramp.began);
@@ -218,17 +220,19 @@ fn broken(service: &Service, ramp: Ramp, now: Duration) -> Move {
     }
 }
 
-/// Why a service moved, for people.
+/// Why a service moved, for people: as the operator `said` who ordered the move, or `taken_out`
+/// endpoints of the pool that is left.
 fn reason(
     service: &Service,
     moved: &Move,
     views: &[PoolView],
-    ordered: Option<&Ordered>,
+    said: Option<&str>,
+    taken_out: Option<Arc<str>>,
 ) -> String {
-    let said = ordered.map(|ordered| ordered.reason.as_str());
-    let by_order = ordered.is_some_and(|ordered| ordered.moved.as_ref() == Some(moved));
-    match (moved.cause, said) {
-        (_, Some(said)) if by_order => said.to_owned(),
+    if let Some(said) = said {
+        return said.to_owned();
+    }
+    match (moved.cause, taken_out) {
         (Cause::Manual, Some(said)) => format!("{}: {said}", views[moved.from].shortage()),
         (Cause::Failback, _) => {
             format!("{} was available for long enough", service.config.pools[moved.to].name)

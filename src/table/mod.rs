@@ -148,13 +148,24 @@ pub struct Pool {
     pub available: bool,
 }
 
-/// How an endpoint came to its verdict. Stands still until the verdict changes.
+/// How an endpoint came to its verdict and its mode. Stands still until one of them changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Detail {
     /// When the verdict was reached, since the process's origin.
     pub since: Duration,
     /// What the deciding probe saw, such as `connection refused`; none before the first verdict.
     pub reason: Option<Arc<str>>,
+    /// What took it out of use; none while it is active.
+    pub taken_out: Option<TakenOut>,
+}
+
+/// An operator's order that takes an endpoint out of use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOut {
+    /// Since the process's origin.
+    pub at: Duration,
+    /// His words.
+    pub reason: Arc<str>,
 }
 
 /// One address and port, with what must survive a change of table.
