@@ -348,6 +348,7 @@ fn services_have_pools_that_can_be_told_apart_and_watched() {
     #[rustfmt::skip] // one case, one line
     const CASES: &[Case] = &[
         ("    health_check: { path: /healthz }\n", "", &["7 error `health_check` is missing"]),
+        ("    health_check: { path: /healthz }\n    pools:\n      - name: hot\n", "    pools:\n      - name: hot\n        health_check: { path: /healthz }\n", &["11 error `health_check` is missing"]),
         ("name: standby", "name: hot", &["11 error two pools are named `hot` (the first on line 9)"]),
         ("http://10.0.0.2:80", "http://10.0.0.1", &["10 error `10.0.0.1:80` is an endpoint of this pool already"]),
         ("http://10.0.1.1:80", "10.0.0.1:80", &["12 warning is an endpoint of the pool `hot` too (line 10)"]),

@@ -156,7 +156,8 @@ fn holds_and_modes_and_records_survive_a_crash() {
     assert_eq!(app["cause"], "manual");
     let second = |time: &Value| time.as_str().unwrap()[..16].to_owned();
     assert_eq!(second(&app["since"]), second(&since));
-    assert_eq!(app["pools"][0]["endpoints"][0]["mode"], "drain");
+    let endpoint = &app["pools"][0]["endpoints"][0];
+    assert_eq!((&endpoint["mode"], &endpoint["mode_reason"]), (&"drain".into(), &"disk".into()));
     let records = failovers(&proxy);
     assert_eq!(records.len(), 1);
     assert_eq!((&records[0]["id"], &records[0]["held"]), (&"app-1".into(), &true.into()));

@@ -4,8 +4,9 @@
 mod support;
 
 use std::fs;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -242,6 +243,46 @@ fn term_finishes_what_is_in_flight_and_takes_nothing_new() {
     let answer = busy.response("GET");
     assert_eq!((answer.status(), answer.text().as_str()), (200, "whole"));
     assert!(!answer.keeps(), "the client is not told that the connection ends");
+    assert_eq!(proxy.wait_exit().code(), Some(0), "{}", proxy.log());
+}
+
+#[test]
+fn what_is_in_flight_while_it_drains_is_moved_when_its_endpoint_goes_down() {
+    let (lab, bind) = (Lab::new(), free_address());
+    let ill = Arc::new(AtomicBool::new(false));
+    let is_ill = Arc::clone(&ill);
+    // It never answers `/slow`, and its probes (`/ready`) tell whether it is well.
+    let hot = Endpoint::start(move |conn| {
+        while let Some(request) = conn.request() {
+            match request.target() {
+                "/slow" => drop(conn.until_closed()),
+                _ if is_ill.load(Ordering::Relaxed) => drop(conn.answer(503, "ill")),
+                _ => drop(conn.answer(200, "hot")),
+            }
+        }
+    });
+    let standby = Endpoint::answering("standby");
+    let config = format!(
+        "process: {{ drain_timeout: 1h }}
+listeners: [{{ name: web, bind: {bind}, service: app }}]
+services:
+  app:
+    health_check: {{ path: /ready, interval: 200ms, timeout: 100ms, fast_interval: 20ms }}
+    pools:
+      - {{ name: hot, endpoints: [{}] }}
+      - {{ name: standby, endpoints: [{}] }}
+",
+        hot.url(),
+        standby.url()
+    );
+    let mut proxy = Proxy::start(&lab, &config);
+    proxy.wait_all_up("app");
+    let mut busy = in_flight(bind, &hot);
+    proxy.signal(Signal::TERM);
+    until("it drains", || Client::try_plain(bind).is_err().then_some(()));
+    ill.store(true, Ordering::Relaxed);
+    let answer = busy.response("GET");
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "standby"));
     assert_eq!(proxy.wait_exit().code(), Some(0), "{}", proxy.log());
 }
 

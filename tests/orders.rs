@@ -114,8 +114,9 @@ fn a_mode_takes_an_endpoint_out_of_use_but_not_the_last_one() {
     assert_eq!(rig.answered_by(), "standby");
     let endpoint = &rig.service()["pools"][0]["endpoints"][0];
     assert_eq!((&endpoint["mode"], &endpoint["verdict"]), (&"drain".into(), &"up".into()));
+    assert_eq!(endpoint["mode_reason"], "a new disk");
     let page = rig.done(&["status"]);
-    assert!(page.contains("DRAIN, up for"), "{page}");
+    assert!(page.contains("DRAIN for ") && page.contains(" (a new disk), up for"), "{page}");
     let labels = [("endpoint", &*rig.hot.name()), ("mode", "drain")];
     assert_eq!(rig.proxy.metrics().sum("standfast_endpoint_mode", &labels), 1.0);
     let refused = rig.refused(&["mode", &standby, "off", "--reason", "x"]);
@@ -160,6 +161,15 @@ fn a_pool_that_could_not_take_over_is_not_switched_to() {
     let refused = rig.refused(&["switch", "app", "--to", "standby", "--reason", "x"]);
     assert!(refused.contains("not available"), "{refused}");
     assert_eq!(rig.answered_by(), "hot");
+    let forced = ["switch", "app", "--to", "standby", "--force", "--reason", "I know better"];
+    let said = rig.done(&forced);
+    assert!(said.contains("held there until it is released: standby is not available"), "{said}");
+    assert!(said.contains("nothing moves by itself until `standfast release app`"), "{said}");
+    let page = rig.done(&["status"]);
+    assert!(page.contains("HELD by an operator: I know better\n"), "{page}");
+    assert_eq!(rig.service()["serving"], "standby");
+    rig.done(&["release", "app"]);
+    rig.proxy.wait_serving("app", "hot");
     rig.proxy.stop();
 }
 

@@ -102,6 +102,10 @@ pub struct Endpoint {
     pub verdict: String,
     /// What the operator ordered: `active`, `drain` or `off`.
     pub mode: String,
+    /// When and why it was taken out of use; none while it is active.
+    pub mode_since: Option<String>,
+    pub mode_since_seconds: Option<f64>,
+    pub mode_reason: Option<String>,
     /// Requests just met silence or gateway errors there; new ones avoid it for the moment.
     pub doubted: bool,
     pub since: String,
@@ -286,12 +290,16 @@ impl Endpoint {
     fn of(pool: &table::Pool, index: usize, moment: Moment) -> Self {
         let endpoint = &pool.endpoints[index];
         let detail = pool.details.get(index).cloned().unwrap_or_default();
+        let order = detail.taken_out.as_ref();
         let configured = pool.config.endpoints.get(index).unwrap_or(&endpoint.config);
         let workers = &endpoint.counters.workers;
         Self {
             name: endpoint.config.name.to_string(),
             verdict: pool.verdicts.get(index).copied().unwrap_or_default().to_string(),
             mode: pool.modes.get(index).copied().unwrap_or_default().label().to_owned(),
+            mode_since: order.map(|order| moment.rfc3339(order.at)),
+            mode_since_seconds: order.map(|order| moment.seconds_since(order.at)),
+            mode_reason: order.map(|order| order.reason.to_string()),
             doubted: !endpoint.live.is_trusted(),
             since: moment.rfc3339(detail.since),
             since_seconds: moment.seconds_since(detail.since),

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::health::{Failure, Observation};
 use crate::probe::{self, Outcome, Patience};
 use crate::table::counters::EndpointCounters;
-use crate::table::{EndpointId, Service};
+use crate::table::{EndpointId, Pool, Service};
 
 use super::Effects;
 use super::probes::{Probe, Probes};
@@ -32,6 +32,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Unanswered probes of rounds that one endpoint may have: what is asked every fast interval with
 /// patience for several of them.
 const UNANSWERED_MOST: usize = 4;
+/// Longer than a probe's patience, for the way there and back.
+const SLACK: Duration = Duration::from_millis(50);
 
 impl<E: Effects> Probes<E> {
     /// As many probes as a verdict needs failures, each over a new connection, overlapping. False
@@ -63,6 +65,16 @@ impl<E: Effects> Probes<E> {
     pub(super) fn round(&mut self, id: EndpointId, down: bool) {
         let cap = if down { &self.doubted } else { &self.trusted };
         self.ask_one(id, UNANSWERED_MOST, Arc::clone(cap));
+    }
+
+    /// One probe of every endpoint of a pool that is to take over. By when it has proved itself, if
+    /// it can.
+    pub(super) fn ask_pool(&mut self, pool: &Pool, now: Duration) -> Duration {
+        for endpoint in &pool.endpoints {
+            self.round(endpoint.id, false);
+        }
+        let patience = pool.config.health_check.as_ref().map(|check| check.timeout);
+        now + patience.unwrap_or_default() + SLACK
     }
 
     /// A probe out of turn has not been answered yet.

@@ -3,26 +3,21 @@
 //! What he plans must not fail a request: before a pool takes over at his order its endpoints are
 //! asked once more, and the order is refused if they do not answer. `force` asks nobody.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::failover::{Cause, Order, PoolView};
-use crate::table::{EndpointId, Mode, Service, Table};
+use crate::table::{EndpointId, Mode, Service, Table, TakenOut};
 
 use super::log::Line;
-use super::memory::Place;
-use super::memory::check_at;
 use super::orders::{Answer, ModeOrder, SwitchOrder};
-use super::settle::{Due, Ordered};
+use super::settle::Ordered;
 use super::{Control, Effects};
 
 /// Orders that may wait for a proof at once.
 const PLANNED_MOST: usize = 64;
-/// Longer than a probe's patience, for the way there and back.
-const SLACK: Duration = Duration::from_millis(50);
 
 /// An order that waits until the pool that is to take over has proved itself.
 #[derive(Debug)]
@@ -99,13 +94,8 @@ impl<E: Effects> Control<E> {
         let table = self.current.load();
         let Ok(index) = index_of(&table, &service) else { return };
         let since = self.effects.now();
-        let place = Place { service: index, pool: to, endpoint: 0 };
-        let patience = check_at(&table.config, place).map(|check| check.timeout);
-        let until = since + patience.unwrap_or_default() + SLACK;
         let pool = &table.services[index].pools[to];
-        for endpoint in &pool.endpoints {
-            self.probes.round(endpoint.id, false);
-        }
+        let until = self.probes.ask_pool(pool, since);
         let to = Arc::clone(&pool.config.name);
         self.planned.push(Planned { service, to, order, since, until, reply });
     }
@@ -189,7 +179,15 @@ impl<E: Effects> Control<E> {
             return Ok(Course::Prove(pool));
         }
         let moved = self.memory.switch(config, index, order, now, true).map_err(refused)?;
-        let there = if *hold { ", and held there" } else { "" };
+        let held = self.memory.failover(index).held;
+        let there = match (held, hold) {
+            (true, true) => ", and held there".to_owned(),
+            (true, false) => {
+                let why = self.memory.views(&known.config, index)[pool].shortage();
+                format!(", and held there until it is released: {to} is not available, {why}")
+            }
+            (false, _) => String::new(),
+        };
         let (did, said) = match &moved {
             Some(moved) => {
                 let from = &known.config.pools[moved.from].name;
@@ -199,7 +197,7 @@ impl<E: Effects> Control<E> {
                 (format!("stays on {to}"), format!("{service} is served by {to} already{there}"))
             }
         };
-        let ordered = Ordered { reason: reason.clone(), moved, forced: *force, held: *hold };
+        let ordered = Ordered { reason: reason.clone(), moved, forced: *force, held };
         self.obeyed(table, index, did, ordered);
         Ok(Course::Done(Ok(said)))
     }
@@ -221,7 +219,8 @@ impl<E: Effects> Control<E> {
         if self.memory.mode(id) == *mode {
             return Ok(Course::Done(Ok(format!("{name} {means} already"))));
         }
-        let (before, after) = self.with_mode(service, index, id, *mode);
+        let taken_out = TakenOut { at: self.effects.now(), reason: reason.as_str().into() };
+        let (before, after) = self.with_mode(service, index, id, (*mode, &taken_out));
         let state = self.memory.failover(index);
         let (was, becomes) = (&before[state.serving], &after[state.serving]);
         let loses = becomes.lost() && !was.lost();
@@ -242,7 +241,7 @@ impl<E: Effects> Control<E> {
                 return Ok(Course::Prove(target));
             }
         }
-        self.memory.set_mode(id, *mode, self.effects.now());
+        self.memory.set_mode(id, *mode, Some(taken_out));
         let ordered = Ordered { reason: reason.clone(), forced: *force, ..Ordered::default() };
         self.obeyed(table, index, format!("{}/{name} {means}", order.pool), ordered);
         Ok(Course::Done(Ok(format!("{name} {means}"))))
@@ -254,12 +253,12 @@ impl<E: Effects> Control<E> {
         service: &Service,
         index: usize,
         id: EndpointId,
-        mode: Mode,
+        (mode, taken_out): (Mode, &TakenOut),
     ) -> (Vec<PoolView>, Vec<PoolView>) {
         let before = self.memory.views(&service.config, index);
-        let (was, ordered) = self.memory.set_mode(id, mode, self.effects.now());
+        let (was, why) = self.memory.set_mode(id, mode, Some(taken_out.clone()));
         let after = self.memory.views(&service.config, index);
-        self.memory.set_mode(id, was, ordered);
+        self.memory.set_mode(id, was, why);
         (before, after)
     }
 
@@ -268,8 +267,7 @@ impl<E: Effects> Control<E> {
         let service = Arc::clone(&table.services[index].config.name);
         let (reason, forced, held) = (ordered.reason.clone(), ordered.forced, ordered.held);
         let line = Line::Ordered { service, did, reason, forced, held };
-        let due = BTreeMap::from([(index, Due { changed: true, ordered: Some(ordered) })]);
-        self.settle(due, vec![line], self.effects.now());
+        self.publish_order(index, Some(ordered), vec![line], self.effects.now());
     }
 }
 
@@ -281,12 +279,11 @@ fn said(mode: Mode) -> &'static str {
     }
 }
 
-fn index_of(table: &Table, service: &str) -> Result<usize, String> {
-    let found = table.services.iter().position(|known| *known.config.name == *service);
-    found.ok_or_else(|| format!("there is no service {service}"))
+pub(super) fn index_of(table: &Table, service: &str) -> Result<usize, String> {
+    table.service_index(service).ok_or_else(|| format!("there is no service {service}"))
 }
 
 fn pool_of(service: &Service, pool: &str) -> Result<usize, String> {
-    let found = service.config.pools.iter().position(|known| *known.name == *pool);
+    let found = service.pool_index(pool);
     found.ok_or_else(|| format!("{} has no pool {pool}", service.config.name))
 }

@@ -8,8 +8,6 @@ use super::orders::{DrillKind, DrillOrder};
 use crate::failover::PoolView;
 use crate::failover::ramp::Tally;
 
-/// Errors below which nothing is concluded.
-const ERRORS_LEAST: u64 = 3;
 /// After the last request was sent to the other pool, its answers are waited for this long.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -23,8 +21,7 @@ pub(super) struct Drill {
     /// From the order until the other pool had proved itself.
     pub(super) proof: Option<Duration>,
     pub(super) aborted: Option<String>,
-    /// What both pools had done when the watch began, and did since.
-    before: (Tally, Tally),
+    /// What both pools did since the watch began.
     pub(super) target: Tally,
     pub(super) serving: Tally,
     phase: Phase,
@@ -48,7 +45,7 @@ pub(super) struct Sight {
     pub(super) serves: usize,
     pub(super) from: PoolView,
     pub(super) to: PoolView,
-    /// Requests and errors of both pools, since whenever.
+    /// Requests and errors of both pools, since the other one had proved itself.
     pub(super) target: Tally,
     pub(super) serving: Tally,
 }
@@ -106,7 +103,6 @@ impl Drill {
             began: now,
             proof: None,
             aborted: None,
-            before: <_>::default(),
             target: Tally::default(),
             serving: Tally::default(),
             phase: Phase::Proving { until: now },
@@ -159,7 +155,6 @@ impl Drill {
             return Next::Over;
         }
         self.proof = Some(sight.now.saturating_sub(self.began));
-        self.before = (sight.target, sight.serving);
         let watched = Phase::Watching { until: sight.now.saturating_add(self.order.watch) };
         match self.order.kind {
             DrillKind::Decision => Next::Over,
@@ -180,11 +175,10 @@ impl Drill {
         if sight.serves != if full { self.to } else { self.from } {
             return self.overtaken();
         }
-        let Tally { requests, errors } = self.target;
-        let erring = errors >= ERRORS_LEAST && self.target.ratio() > self.order.max_errors;
         let abort = if !sight.to.available() {
             Some(format!("the other pool became unavailable: {}", sight.to.shortage()))
-        } else if erring {
+        } else if self.target.exceeds(self.order.max_errors) {
+            let Tally { requests, errors } = self.target;
             Some(format!("{errors} of {requests} requests erred at the other pool"))
         } else {
             None
@@ -212,12 +206,7 @@ impl Drill {
     }
 
     fn count(&mut self, sight: &Sight) {
-        let since = |now: Tally, before: Tally| Tally {
-            requests: now.requests.saturating_sub(before.requests),
-            errors: now.errors.saturating_sub(before.errors),
-        };
-        self.target = since(sight.target, self.before.0);
-        self.serving = since(sight.serving, self.before.1);
+        (self.target, self.serving) = (sight.target, sight.serving);
     }
 }
 
@@ -266,7 +255,7 @@ mod tests {
     }
 
     fn sight(now: u64) -> Sight {
-        let tally = Tally { requests: 1000, errors: 50 };
+        let tally = Tally::default();
         Sight {
             now: millis(now),
             serves: 0,
@@ -279,7 +268,7 @@ mod tests {
 
     fn with(mut sight: Sight, now: u64, requests: u64, errors: u64) -> Sight {
         sight.now = millis(now);
-        sight.target = Tally { requests: 1000 + requests, errors: 50 + errors };
+        sight.target = Tally { requests, errors };
         sight
     }
 

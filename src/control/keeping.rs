@@ -133,7 +133,7 @@ impl<E: Effects> Control<E> {
                 let service = &table.services[index];
                 let mut history = Arc::clone(&service.history);
                 keep(&mut history, vec![record], &mut lines);
-                (index, self.renewed(index, service, history, now))
+                (index, self.memory.renewed(index, service, history, now))
             })
             .collect();
         self.current.publish(build::with_services(&table, renewed));
@@ -169,10 +169,7 @@ pub fn resumed(first: Table, restored: &Restored, now: Duration) -> Table {
     let renewed: Vec<_> = services
         .filter_map(|((index, service), known)| {
             let history = Arc::new(known.as_ref()?.history.clone());
-            let standing = |id| memory.standing(id);
-            let share = memory.share(index, now);
-            let failover = memory.failover(index);
-            Some((index, build::service(service, failover, share, history, &standing)))
+            Some((index, memory.renewed(index, service, history, now)))
         })
         .collect();
     let version = first.version;

@@ -10,7 +10,8 @@ use crate::config::{self, Config, HealthCheck};
 use crate::failover::{self, Move, Order, PoolView, Refusal, Settings, Trouble};
 use crate::health::{self, Failure, Flip, Observation, Thresholds, Verdict};
 use crate::table::build::{self, Endpoints, Standing};
-use crate::table::{Detail, Endpoint, EndpointId, Mode, Service, Share, Table};
+use crate::table::history::History;
+use crate::table::{Detail, Endpoint, EndpointId, Mode, Service, Share, Table, TakenOut};
 
 use super::returning::Guard;
 use super::saved::Restored;
@@ -29,8 +30,8 @@ pub(super) struct Watched {
     /// What the deciding observation saw.
     pub(super) reason: Option<Arc<str>>,
     pub(super) mode: Mode,
-    /// When that was ordered.
-    ordered: Duration,
+    /// What took it out of use; none while it is active.
+    taken_out: Option<TakenOut>,
 }
 
 /// Where an endpoint stands in the configuration.
@@ -119,7 +120,7 @@ impl Memory {
                 for (slot, known) in slots.iter().zip(endpoints) {
                     let watched = self.endpoints.get_mut(*slot as usize).and_then(Option::as_mut);
                     let Some(watched) = watched else { continue };
-                    watched.mode = known.mode;
+                    (watched.mode, watched.taken_out) = (known.mode, known.taken_out);
                     // Without a check a verdict could never change again.
                     if check_at(config, watched.place).is_some() {
                         (watched.state, watched.reason) = (known.state, known.reason);
@@ -146,7 +147,7 @@ impl Memory {
         for (index, service) in config.services.iter().enumerate() {
             let slots = slots_of(&endpoints[index]);
             let views = memory.views_of(service, &slots);
-            let known = previous.services.iter().position(|s| s.config.name == service.name);
+            let known = previous.service_index(&service.name);
             let failover = match known {
                 Some(known) => {
                     let before = &previous.services[known].config.pools;
@@ -193,7 +194,7 @@ impl Memory {
                         state: kept.map(|kept| kept.state).unwrap_or_default(),
                         reason: kept.and_then(|kept| kept.reason.clone()),
                         mode: before.map(|before| before.mode).unwrap_or_default(),
-                        ordered: before.map(|before| before.ordered).unwrap_or_default(),
+                        taken_out: before.and_then(|before| before.taken_out.clone()),
                     });
                 }
             }
@@ -228,7 +229,11 @@ impl Memory {
 
     pub(super) fn standing(&self, id: EndpointId) -> Standing {
         self.watched(id).map_or_else(Standing::default, |watched| {
-            let detail = Detail { since: watched.state.since, reason: watched.reason.clone() };
+            let detail = Detail {
+                since: watched.state.since,
+                reason: watched.reason.clone(),
+                taken_out: watched.taken_out.clone(),
+            };
             Standing { verdict: watched.state.verdict, detail, mode: watched.mode }
         })
     }
@@ -246,6 +251,18 @@ impl Memory {
     pub(super) fn share(&self, service: usize, now: Duration) -> Option<Share> {
         let watch = &self.services[service];
         watch.rehearsal.or_else(|| build::share_of(&watch.failover, now))
+    }
+
+    /// A service of the table as it stands now, with this history.
+    pub(super) fn renewed(
+        &self,
+        index: usize,
+        service: &Service,
+        history: Arc<History>,
+        now: Duration,
+    ) -> Service {
+        let standing = |id| self.standing(id);
+        build::service(service, self.failover(index), self.share(index, now), history, &standing)
     }
 
     /// Folds what was seen; `None` if the endpoint is gone or not probed (any more).
@@ -339,18 +356,29 @@ impl Memory {
         self.watched(id).map(|watched| watched.mode).unwrap_or_default()
     }
 
-    /// Returns what was ordered before, and when.
+    /// Returns what was ordered before.
     pub(super) fn set_mode(
         &mut self,
         id: EndpointId,
         mode: Mode,
-        at: Duration,
-    ) -> (Mode, Duration) {
+        taken_out: Option<TakenOut>,
+    ) -> (Mode, Option<TakenOut>) {
         let watched = self.endpoints.get_mut(id.slot as usize).and_then(Option::as_mut);
         let Some(watched) = watched.filter(|watched| watched.id == id) else {
-            return (Mode::default(), at);
+            return (Mode::default(), None);
         };
-        (std::mem::replace(&mut watched.mode, mode), std::mem::replace(&mut watched.ordered, at))
+        let taken_out = taken_out.filter(|_| mode != Mode::Active);
+        let before = std::mem::replace(&mut watched.taken_out, taken_out);
+        (std::mem::replace(&mut watched.mode, mode), before)
+    }
+
+    /// The words of the last order that took an endpoint of a pool out of use.
+    pub(super) fn taken_out_because(&self, service: usize, pool: usize) -> Option<Arc<str>> {
+        let slots = self.services[service].slots.get(pool)?.iter();
+        let known = slots.filter_map(|slot| self.endpoints.get(*slot as usize)?.as_ref());
+        let last =
+            known.filter_map(|known| known.taken_out.as_ref()).max_by_key(|order| order.at)?;
+        Some(Arc::clone(&last.reason))
     }
 
     /// What is known of an endpoint's health.
@@ -405,7 +433,7 @@ impl Memory {
             let known = || slots.iter().filter_map(|s| self.endpoints.get(*s as usize)?.as_ref());
             let states = known().map(|known| (&known.state, known.mode == Mode::Active));
             let off = known().filter(|known| known.mode != Mode::Active);
-            let ordered = off.map(|known| known.ordered).max();
+            let ordered = off.filter_map(|known| Some(known.taken_out.as_ref()?.at)).max();
             // Within this time every endpoint of a pool is asked, so that is how far apart the
             // first failures of one event can lie.
             let round = |check: &HealthCheck| check.interval * 2 + check.timeout;

@@ -18,7 +18,7 @@ pub struct SwitchOrder {
     pub reason: String,
     /// Stay there whatever happens, until released.
     pub hold: bool,
-    /// Also if that is worse; recorded.
+    /// Also if that is worse; recorded. A pool that is not available is held.
     pub force: bool,
 }
 

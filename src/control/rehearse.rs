@@ -1,6 +1,5 @@
 //! ○ Carries out drills: asks the other pool, moves requests there and back, and reports.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,17 +9,14 @@ use crate::failover::record::{Record, Stamp};
 use crate::failover::{self, Cause, Order};
 use crate::table::{Share, Table};
 
+use super::command::index_of;
 use super::drill::{Drill, Next, Sight};
 use super::keeping::{both_clocks, wall};
 use super::ledger::Meter;
-use super::memory::{Place, check_at};
 use super::orders::{DrillOrder, DrillReport};
-use super::returning::tally;
-use super::settle::{Due, Ordered};
+use super::returning::Baseline;
+use super::settle::Ordered;
 use super::{Control, Effects};
-
-/// Longer than a probe's patience, for the way there and back.
-const SLACK: Duration = Duration::from_millis(50);
 
 type Reply = oneshot::Sender<Result<DrillReport, String>>;
 
@@ -33,6 +29,8 @@ pub(super) struct Rehearsal {
     drill: Drill,
     reply: Reply,
     meter: Meter,
+    /// When the other pool had proved itself.
+    before: Baseline,
     began: Stamp,
     /// An operator's order stood before it.
     stood: bool,
@@ -59,6 +57,7 @@ impl<E: Effects> Control<E> {
                     drill,
                     reply,
                     meter,
+                    before: Baseline::default(),
                     began,
                     stood: failover.stands,
                     in_flight: 0,
@@ -77,23 +76,18 @@ impl<E: Effects> Control<E> {
         order: DrillOrder,
     ) -> Result<(usize, Drill, Meter, Stamp), String> {
         let table = self.current.load();
-        let index = table.services.iter().position(|known| *known.config.name == *service);
-        let index = index.ok_or_else(|| format!("there is no service {service}"))?;
+        let index = index_of(&table, service)?;
         if self.rehearsals.iter().any(|known| *known.service == *service) {
             return Err(format!("a drill of {service} is under way already"));
         }
-        let (now, config) = (self.effects.now(), &table.config);
+        let now = self.effects.now();
         let views = self.memory.views(&table.services[index].config, index);
         let failover = self.memory.failover(index);
         let busy = (failover.held, failover.ramp.is_some());
         let mut drill = Drill::begin(order, failover.serving, &views, busy, now)
             .map_err(|why| format!("{service} is not rehearsed: {why}"))?;
-        let place = Place { service: index, pool: drill.to, endpoint: 0 };
-        let patience = check_at(config, place).map(|check| check.timeout);
-        drill.wait_for_proof(now + patience.unwrap_or_default() + SLACK);
-        for endpoint in &table.services[index].pools[drill.to].endpoints {
-            self.probes.round(endpoint.id, false);
-        }
+        let pool = &table.services[index].pools[drill.to];
+        drill.wait_for_proof(self.probes.ask_pool(pool, now));
         Ok((index, drill, Meter::begin(&table, index, now), wall()))
     }
 
@@ -116,6 +110,8 @@ impl<E: Effects> Control<E> {
             let now = sight.now;
             match rehearsal.drill.step(&sight) {
                 Next::Wait(until) => {
+                    // A reload may have come between, and published a table without it.
+                    self.lend(index, rehearsal, now);
                     rehearsal.next = until;
                     return true;
                 }
@@ -129,11 +125,8 @@ impl<E: Effects> Control<E> {
 
     /// What it sees, with the index of the service; none if the configuration lost it.
     fn sight(&self, table: &Table, rehearsal: &mut Rehearsal) -> Option<(usize, Sight)> {
-        let named = |known: &Arc<str>| known == &rehearsal.service;
-        let index = table.services.iter().position(|known| named(&known.config.name));
-        let found = index.and_then(|index| {
-            let pools = &table.services[index].config.pools;
-            let place = |name: &Arc<str>| pools.iter().position(|pool| pool.name == *name);
+        let found = table.service_index(&rehearsal.service).and_then(|index| {
+            let place = |name| table.services[index].pool_index(name);
             Some((index, place(&rehearsal.pools.0)?, place(&rehearsal.pools.1)?))
         });
         let Some((index, from, to)) = found else {
@@ -144,13 +137,16 @@ impl<E: Effects> Control<E> {
         (rehearsal.drill.from, rehearsal.drill.to) = (from, to);
         let service = &table.services[index];
         let views = self.memory.views(&service.config, index);
+        if rehearsal.drill.proof.is_none() {
+            rehearsal.before = Baseline::of(service);
+        }
         let sight = Sight {
             now: self.effects.now(),
             serves: self.memory.failover(index).serving,
             from: views[from],
             to: views[to],
-            target: tally(&service.pools[to]),
-            serving: tally(&service.pools[from]),
+            target: rehearsal.before.since(&service.pools[to]),
+            serving: rehearsal.before.since(&service.pools[from]),
         };
         Some((index, sight))
     }
@@ -162,8 +158,7 @@ impl<E: Effects> Control<E> {
         let watch = &mut self.memory.services[index];
         if watch.rehearsal != share {
             watch.rehearsal = share;
-            let due = BTreeMap::from([(index, Due { changed: true, ordered: None })]);
-            self.settle(due, Vec::new(), now);
+            self.publish_order(index, None, Vec::new(), now);
         }
     }
 
@@ -189,8 +184,7 @@ impl<E: Effects> Control<E> {
             (_, true) => rehearsal.drill.order.reason.clone(),
         };
         let ordered = Ordered { reason, moved, ..Ordered::default() };
-        let due = BTreeMap::from([(index, Due { changed: true, ordered: Some(ordered) })]);
-        self.settle(due, Vec::new(), now);
+        self.publish_order(index, Some(ordered), Vec::new(), now);
         let table = self.current.load();
         if let Some(record) = table.services[index].history.records.back() {
             rehearsal.took(record, there);
@@ -200,7 +194,7 @@ impl<E: Effects> Control<E> {
     fn report(&mut self, rehearsal: Rehearsal) {
         let Rehearsal { service, pools, drill, reply, meter, .. } = rehearsal;
         let (now, table) = (self.effects.now(), self.current.load());
-        let index = table.services.iter().position(|known| known.config.name == service);
+        let index = table.service_index(&service);
         if let Some(index) = index {
             let watch = &mut self.memory.services[index];
             watch.rehearsal = None;
@@ -210,7 +204,8 @@ impl<E: Effects> Control<E> {
             }
         }
         let pool = index.and_then(|index| {
-            table.services[index].pools.iter().find(|pool| pool.config.name == pools.1)
+            let service = &table.services[index];
+            service.pools.get(service.pool_index(&pools.1)?)
         });
         let clock = both_clocks(now);
         let evidence = pool.map(|pool| self.keeping.ledger.proof(pool, clock));
@@ -242,8 +237,7 @@ impl<E: Effects> Control<E> {
 impl Rehearsal {
     /// What is to be remembered if the process ends now: nobody will go on with the drill then.
     pub(super) fn ended(&self, table: &Table, failovers: &mut [failover::State]) {
-        let index = table.services.iter().position(|known| known.config.name == self.service);
-        let state = index.and_then(|index| failovers.get_mut(index));
+        let state = table.service_index(&self.service).and_then(|index| failovers.get_mut(index));
         if let Some(state) = state.filter(|state| state.cause == Cause::Drill) {
             state.stands = self.stood;
         }

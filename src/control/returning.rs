@@ -1,4 +1,4 @@
-//! ● Whether a return by degrees goes well: what each of the two pools did since it began.
+//! ● Whether a return by degrees goes well, and what the pools of a service did since some moment.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,15 +17,30 @@ pub(super) struct Guard {
     began: Duration,
     /// When the pools are compared next.
     pub(super) next: Duration,
-    /// What each endpoint had done before it. An endpoint that goes meanwhile takes with it what it
-    /// did; one that comes did nothing before.
-    before: HashMap<EndpointId, Tally>,
+    before: Baseline,
+}
+
+/// What each endpoint of a service had done at some moment. An endpoint that goes later takes with
+/// it what it did; one that comes did nothing before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Baseline(HashMap<EndpointId, Tally>);
+
+impl Baseline {
+    pub(super) fn of(service: &Service) -> Self {
+        let endpoints = service.pools.iter().flat_map(|pool| pool.endpoints.iter());
+        Self(endpoints.map(|endpoint| (endpoint.id, done_by(endpoint))).collect())
+    }
+
+    /// What the endpoints of a pool did since then.
+    pub(super) fn since(&self, pool: &Pool) -> Tally {
+        let before = |id| self.0.get(&id).copied().unwrap_or_default();
+        pool.endpoints.iter().map(|known| done_by(known).since(before(known.id))).sum()
+    }
 }
 
 impl Guard {
     pub(super) fn new(ramp: Ramp, service: &Service, now: Duration) -> Self {
-        let endpoints = service.pools.iter().flat_map(|pool| pool.endpoints.iter());
-        let before = endpoints.map(|endpoint| (endpoint.id, done_by(endpoint))).collect();
+        let before = Baseline::of(service);
         Self { began: ramp.began, next: now + pause(ramp), before }
     }
 
@@ -43,17 +58,12 @@ impl Guard {
     ) -> Option<String> {
         self.next = now + pause(ramp);
         let (returning, serving) = (service.pools.get(ramp.to)?, service.pools.get(serving)?);
-        let (there, here) = (self.done_since(returning), self.done_since(serving));
+        let (there, here) = (self.before.since(returning), self.before.since(serving));
         let said = |tally: Tally| format!("{} of {} requests", tally.errors, tally.requests);
         there.is_worse_than(&here).then(|| {
             let (to, from) = (&returning.config.name, &serving.config.name);
             format!("{to} failed {}, {from} {}", said(there), said(here))
         })
-    }
-
-    fn done_since(&self, pool: &Pool) -> Tally {
-        let before = |id| self.before.get(&id).copied().unwrap_or_default();
-        sum(pool.endpoints.iter().map(|endpoint| since(done_by(endpoint), before(endpoint.id))))
     }
 }
 
@@ -61,33 +71,13 @@ fn pause(ramp: Ramp) -> Duration {
     PAUSE.min(ramp.length / 8)
 }
 
-/// What a pool did since the process started.
-pub(super) fn tally(pool: &Pool) -> Tally {
-    sum(pool.endpoints.iter().map(|endpoint| done_by(endpoint)))
-}
-
-/// All workers together.
+/// Since it came into the table, all workers together.
 fn done_by(endpoint: &Endpoint) -> Tally {
-    let of_worker = endpoint.counters.workers.iter().map(|cells| {
+    let by_worker = endpoint.counters.workers.iter().map(|cells| {
         let answers: u64 = cells.responses.iter().map(|class| class.value()).sum();
         let unanswered: u64 = cells.errors.iter().map(|kind| kind.value()).sum();
         let errors = cells.responses[4].value() + unanswered;
         Tally { requests: answers + unanswered, errors }
     });
-    sum(of_worker)
-}
-
-fn sum(tallies: impl Iterator<Item = Tally>) -> Tally {
-    tallies.fold(Tally::default(), |sum, tally| Tally {
-        requests: sum.requests + tally.requests,
-        errors: sum.errors + tally.errors,
-    })
-}
-
-/// What came since `before`.
-pub(super) fn since(now: Tally, before: Tally) -> Tally {
-    Tally {
-        requests: now.requests.saturating_sub(before.requests),
-        errors: now.errors.saturating_sub(before.errors),
-    }
+    by_worker.sum()
 }

@@ -16,7 +16,7 @@ use crate::failover::record::{Clock, Stamp};
 use crate::failover::{self, Cause, Penalty, Record};
 use crate::health::{self, Verdict};
 use crate::table::history::{History, Moved};
-use crate::table::{EndpointId, Mode, Service, Table};
+use crate::table::{Detail, EndpointId, Mode, Service, Table, TakenOut};
 
 const VERSION: u32 = 1;
 /// A file older than this says nothing about now.
@@ -72,6 +72,9 @@ pub struct SavedEndpoint {
     pub barred: u64,
     /// `drain` or `off`; none where it is active.
     pub mode: Option<String>,
+    /// How long ago that was ordered, and why.
+    pub mode_since: Option<u64>,
+    pub mode_reason: Option<String>,
 }
 
 /// Why a state file is not heeded.
@@ -216,6 +219,7 @@ pub struct RestoredEndpoint {
     pub state: health::State,
     pub reason: Option<Arc<str>>,
     pub mode: Mode,
+    pub taken_out: Option<TakenOut>,
 }
 
 impl SavedService {
@@ -230,7 +234,7 @@ impl SavedService {
             let endpoints = pool.endpoints.iter().zip(&pool.details).zip(&pool.modes);
             let endpoints = endpoints.filter_map(|((endpoint, detail), mode)| {
                 let health = (remembered.health)(endpoint.id);
-                let saved = SavedEndpoint::of(&health, detail.reason.as_deref(), *mode, now);
+                let saved = SavedEndpoint::of(&health, detail, *mode, now);
                 saved.map(|saved| (endpoint.config.name.to_string(), saved))
             });
             let saved = SavedPool {
@@ -321,15 +325,18 @@ impl SavedService {
 }
 
 impl SavedEndpoint {
-    fn of(state: &health::State, reason: Option<&str>, mode: Mode, now: Duration) -> Option<Self> {
+    fn of(state: &health::State, detail: &Detail, mode: Mode, now: Duration) -> Option<Self> {
+        let Detail { reason, taken_out, .. } = detail;
         let down = state.verdict == Verdict::Down;
         let saved = Self {
             down: down.then(|| micros(now.saturating_sub(state.since))),
-            reason: reason.filter(|_| down).map(str::to_owned),
+            reason: reason.as_deref().filter(|_| down).map(str::to_owned),
             wary: down && state.wary,
             bars: state.bars,
             barred: state.barred_until.map_or(0, |until| micros(until.saturating_sub(now))),
             mode: (mode != Mode::Active).then(|| name_of(mode).to_owned()),
+            mode_since: taken_out.as_ref().map(|order| micros(now.saturating_sub(order.at))),
+            mode_reason: taken_out.as_ref().map(|order| order.reason.to_string()),
         };
         (saved != Self::default()).then_some(saved)
     }
@@ -353,10 +360,15 @@ impl SavedEndpoint {
                 ..state
             };
         }
+        let taken_out = self.mode_since.zip(self.mode_reason.as_deref()).map(|(ago, reason)| {
+            let ago = Duration::from_micros(ago).saturating_add(age);
+            TakenOut { at: now.saturating_sub(ago), reason: reason.into() }
+        });
         RestoredEndpoint {
             state,
             reason: self.reason.as_deref().map(Arc::from),
             mode: ordered.map_or(Mode::Active, |(_, mode)| mode),
+            taken_out: taken_out.filter(|_| ordered.is_some()),
         }
     }
 }

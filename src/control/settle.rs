@@ -60,6 +60,17 @@ impl<E: Effects> Control<E> {
         self.keep(now);
     }
 
+    /// Publishes what an order or a rehearsal did to a service, and what follows from it.
+    pub(super) fn publish_order(
+        &mut self,
+        index: usize,
+        ordered: Option<Ordered>,
+        lines: Vec<Line>,
+        now: Duration,
+    ) {
+        self.settle(BTreeMap::from([(index, Due { changed: true, ordered })]), lines, now);
+    }
+
     /// Looks at services (by index), publishes what changed, and says so.
     pub(super) fn settle(
         &mut self,
@@ -81,13 +92,10 @@ impl<E: Effects> Control<E> {
             let outcome =
                 Course { looked, ordered: due.ordered, broken_off, before: service.failover.ramp };
             let history = self.record(&table, index, &outcome, &mut lines, now);
-            let Course { looked, broken_off, .. } = outcome;
             let state = self.memory.failover(index);
-            let why = broken_off.as_deref();
-            lines.extend(troubled(service, state, &looked.views));
-            lines.extend(returning(service, state, &looked.views, why, now));
-            let service = self.renewed(index, service, history, now);
-            renewed.push((index, service));
+            lines.extend(troubled(service, state, &outcome.looked.views));
+            lines.extend(returning(service, state, now));
+            renewed.push((index, self.memory.renewed(index, service, history, now)));
         }
         if !renewed.is_empty() {
             self.current.publish(build::with_services(&table, renewed));
@@ -110,7 +118,9 @@ impl<E: Effects> Control<E> {
         let ordered = ordered.as_ref();
         let by_order = ordered.and_then(|ordered| ordered.moved.as_ref());
         for moved in by_order.into_iter().chain(&looked.moved) {
-            let reason = reason(service, moved, &looked.views, ordered);
+            let taken_out = self.memory.taken_out_because(index, moved.from);
+            let said = ordered.filter(|_| by_order == Some(moved)).map(|known| &*known.reason);
+            let reason = reason(service, moved, &looked.views, said, taken_out);
             let mut told = Told::moved(index, service, moved, &reason);
             let ramp = before.filter(|_| moved.cause == Cause::Failback);
             told.began = ramp.map_or(told.began, |ramp| ramp.began);
@@ -133,20 +143,11 @@ impl<E: Effects> Control<E> {
             let told = Told::moved(index, service, &moved, &why);
             let told = Told { aborted: Some(why.clone()), published: now, ..told };
             self.recorded(table, told, &mut history, lines);
+            let (name, pool) = (&service.config.name, &service.config.pools[ramp.to].name);
+            let (service, to) = (Arc::clone(name), Arc::clone(pool));
+            lines.push(Line::BrokenOff { service, to, why });
         }
         history
-    }
-
-    pub(super) fn renewed(
-        &self,
-        index: usize,
-        service: &Service,
-        history: Arc<History>,
-        now: Duration,
-    ) -> Service {
-        let standing = |id| self.memory.standing(id);
-        let share = self.memory.share(index, now);
-        build::service(service, self.memory.failover(index), share, history, &standing)
     }
 
     /// Every move of a service passes here once, just before it is published.
@@ -219,17 +220,19 @@ fn broken(service: &Service, ramp: Ramp, now: Duration) -> Move {
     }
 }
 
-/// Why a service moved, for people.
+/// Why a service moved, for people: as the operator `said` who ordered the move, or `taken_out`
+/// endpoints of the pool that is left.
 fn reason(
     service: &Service,
     moved: &Move,
     views: &[PoolView],
-    ordered: Option<&Ordered>,
+    said: Option<&str>,
+    taken_out: Option<Arc<str>>,
 ) -> String {
-    let said = ordered.map(|ordered| ordered.reason.as_str());
-    let by_order = ordered.is_some_and(|ordered| ordered.moved.as_ref() == Some(moved));
-    match (moved.cause, said) {
-        (_, Some(said)) if by_order => said.to_owned(),
+    if let Some(said) = said {
+        return said.to_owned();
+    }
+    match (moved.cause, taken_out) {
         (Cause::Manual, Some(said)) => format!("{}: {said}", views[moved.from].shortage()),
         (Cause::Failback, _) => {
             format!("{} was available for long enough", service.config.pools[moved.to].name)
@@ -264,35 +267,14 @@ fn troubled(service: &Service, state: &failover::State, views: &[PoolView]) -> V
     lines
 }
 
-/// What became of a return by degrees, where that changed.
-fn returning(
-    service: &Service,
-    state: &failover::State,
-    views: &[PoolView],
-    broken_off: Option<&str>,
-    now: Duration,
-) -> Option<Line> {
-    let pool = |index: usize| Arc::clone(&service.config.pools[index].name);
-    let name = Arc::clone(&service.config.name);
-    match (service.failover.ramp, state.ramp) {
-        (before, Some(ramp)) => {
-            let begins = before.is_none_or(|before| before.began != ramp.began);
-            let permille = ramp.permille(now);
-            let changed = service.share.is_none_or(|share| share.permille != permille);
-            let (to, length) = (pool(ramp.to), ramp.length);
-            (begins || changed).then_some(Line::Returning {
-                service: name,
-                to,
-                permille,
-                begins,
-                length,
-            })
-        }
-        (Some(before), None) if state.serving != before.to => {
-            let gone = || broken_because(&views[before.to]);
-            let why = broken_off.map_or_else(gone, str::to_owned);
-            Some(Line::BrokenOff { service: name, to: pool(before.to), why })
-        }
-        _ => None,
-    }
+/// How far a return by degrees is, where that changed.
+fn returning(service: &Service, state: &failover::State, now: Duration) -> Option<Line> {
+    let ramp = state.ramp?;
+    let begins = service.failover.ramp.is_none_or(|before| before.began != ramp.began);
+    let permille = ramp.permille(now);
+    let changed = service.share.is_none_or(|share| share.permille != permille);
+    let to = Arc::clone(&service.config.pools[ramp.to].name);
+    let (service, length) = (Arc::clone(&service.config.name), ramp.length);
+    let line = Line::Returning { service, to, permille, begins, length };
+    (begins || changed).then_some(line)
 }

@@ -1,5 +1,6 @@
 //! ● A return by degrees: which share the returning pool gets when, and when it is broken off.
 
+use std::iter::Sum;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -67,9 +68,32 @@ impl Tally {
         }
     }
 
+    /// What came since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            errors: self.errors.saturating_sub(before.errors),
+        }
+    }
+
+    /// More than this part of the requests erred (0..=1), and that is no chance.
+    pub fn exceeds(&self, ratio: f64) -> bool {
+        self.errors >= ERRORS_LEAST && self.ratio() > ratio
+    }
+
     /// The returning pool errs more than the one that serves: the return is to be broken off.
     pub fn is_worse_than(&self, serving: &Self) -> bool {
-        self.errors >= ERRORS_LEAST && self.ratio() > serving.ratio() + MARGIN
+        self.exceeds(serving.ratio() + MARGIN)
+    }
+}
+
+impl Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
+        tallies.fold(Self::default(), |sum, tally| Self {
+            requests: sum.requests + tally.requests,
+            errors: sum.errors + tally.errors,
+        })
     }
 }
 

@@ -86,7 +86,8 @@ pub struct Order {
     pub to: usize,
     /// Stay there whatever happens, until released.
     pub hold: bool,
-    /// Also if that is worse.
+    /// Also if that is worse. A pool that is not available is then held as well, or health would
+    /// leave it at once, against what was ordered.
     pub force: bool,
     /// [`Cause::Manual`] or [`Cause::Drill`].
     pub cause: Cause,
@@ -184,7 +185,7 @@ impl State {
     ) -> Result<(Self, Option<Move>), Refusal> {
         let target = views.get(order.to).ok_or(Refusal::NoSuchPool)?;
         let mut state = self.clone();
-        state.held = order.hold;
+        state.held = order.hold || (order.force && !target.available());
         state.stands = order.cause == Cause::Manual;
         state.ramp = None;
         if order.to == self.serving {

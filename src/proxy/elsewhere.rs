@@ -14,10 +14,7 @@ pub fn may_be_tried(local: &Local, chosen: &Chosen, call: &Call) -> bool {
         return false;
     }
     let table = local.table();
-    let name = &chosen.service().config.name;
-    let Some(index) = table.services.iter().position(|service| service.config.name == *name) else {
-        return false;
-    };
+    let Some(index) = table.service_index(&chosen.service().config.name) else { return false };
     let service = &table.services[index];
     let here = chosen.endpoint().id;
     let is_left = |pool: &Pool, endpoint: &Endpoint| {

@@ -300,9 +300,7 @@ pub fn refresh(local: &Local, call: &mut Call) {
     let table = local.table();
     if table.generation != call.table.generation {
         let name = &call.table.services[call.service].config.name;
-        let Some(index) = table.services.iter().position(|s| s.config.name == *name) else {
-            return;
-        };
+        let Some(index) = table.service_index(name) else { return };
         call.service = index;
     }
     call.table = table;

@@ -185,7 +185,18 @@ async fn serve(
                 }
                 Some(Command::Drain(limit, reply)) => {
                     accepting.borrow_mut().drain().for_each(|(_, task)| task.abort());
-                    let _ = reply.send(drain(&local, limit).await);
+                    // Requests in flight are moved when their endpoint goes down now, too.
+                    let follow = async {
+                        while changes.changed().await.is_ok() {
+                            local.table_changed();
+                        }
+                        std::future::pending().await
+                    };
+                    let drained = tokio::select! {
+                        drained = drain(&local, limit) => drained,
+                        never = follow => never,
+                    };
+                    let _ = reply.send(drained);
                     return;
                 }
                 None => return,

@@ -148,13 +148,24 @@ pub struct Pool {
     pub available: bool,
 }
 
-/// How an endpoint came to its verdict. Stands still until the verdict changes.
+/// How an endpoint came to its verdict and its mode. Stands still until one of them changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Detail {
     /// When the verdict was reached, since the process's origin.
     pub since: Duration,
     /// What the deciding probe saw, such as `connection refused`; none before the first verdict.
     pub reason: Option<Arc<str>>,
+    /// What took it out of use; none while it is active.
+    pub taken_out: Option<TakenOut>,
+}
+
+/// An operator's order that takes an endpoint out of use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOut {
+    /// Since the process's origin.
+    pub at: Duration,
+    /// His words.
+    pub reason: Arc<str>,
 }
 
 /// One address and port, with what must survive a change of table.
@@ -186,7 +197,12 @@ impl Table {
     }
 
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
-        self.services.iter().find(|service| &*service.config.name == name)
+        self.services.get(self.service_index(name)?)
+    }
+
+    /// Where a service stands in [`Table::services`].
+    pub fn service_index(&self, name: &str) -> Option<usize> {
+        self.services.iter().position(|service| *service.config.name == *name)
     }
 
     /// Every endpoint with its verdict.
@@ -195,6 +211,13 @@ impl Table {
             .iter()
             .flat_map(|service| service.pools.iter())
             .flat_map(|pool| pool.endpoints.iter().zip(pool.verdicts.iter()).map(|(e, v)| (e, *v)))
+    }
+}
+
+impl Service {
+    /// Where a pool stands among its pools.
+    pub fn pool_index(&self, name: &str) -> Option<usize> {
+        self.pools.iter().position(|pool| *pool.config.name == *name)
     }
 }
 

@@ -23,7 +23,7 @@ pub struct SwitchArgs {
     /// Stay there whatever happens, until `release`
     #[arg(long)]
     pub hold: bool,
-    /// Also if that pool is worse or not available; recorded
+    /// Also if that pool is worse; recorded. One that is not available is held, as with --hold
     #[arg(long)]
     pub force: bool,
 }
@@ -99,8 +99,10 @@ pub fn switch(client: &Client, order: &SwitchArgs, out: &mut dyn Write) -> Outco
     let SwitchArgs { service, to, reason, hold, force } = order;
     let body = json!({ "to": to, "reason": reason, "hold": hold, "force": force });
     outcome(client.post(&of_service(service, "switch"), &body, Limit::Order), out)?;
+    // What is forced on a pool that is not available is held, too.
+    let held = *hold || *force && super::service(client, service).is_ok_and(|now| now.held);
     let service = text::clean(service);
-    if *hold {
+    if held {
         writeln!(out, "nothing moves by itself until `standfast release {service}`")?;
     } else {
         writeln!(out, "it stays until health forces a move, or `standfast release {service}`")?;

@@ -23,12 +23,12 @@ pub(super) struct Shared<'a> {
 
 /// What was met in the pools of a service so far.
 #[derive(Default)]
-struct Met {
+struct Met<'a> {
     /// A pool's name → its line.
     names: HashMap<Arc<str>, usize>,
     /// An endpoint's name → its pool and line.
     endpoints: HashMap<Arc<str>, (Arc<str>, usize)>,
-    pool_without_check: bool,
+    without_check: Vec<Table<'a>>,
     pool_with_tls: bool,
 }
 
@@ -46,18 +46,15 @@ pub(super) fn pools(
     let mut met = Met::default();
     let read = items.iter().map(|item| {
         let table = item.table(&file::POOL)?;
-        met.pool_without_check |= !table.has("health_check");
+        if !table.has("health_check") {
+            met.without_check.push(table.clone());
+        }
         pool(reader, &table, shared, &mut met).map(Arc::new)
     });
     // All of them are read before one that failed is missed.
     let read: Vec<_> = read.collect();
-    if shared.check.is_none() && met.pool_without_check && items.len() > 1 {
-        // `need` keeps silent where a mistyped key was probably meant to be this one.
-        service.need(
-            "health_check",
-            "add e.g. `health_check: { path: /healthz }`: with two pools or more, something must \
-             tell when to leave the first",
-        );
+    if shared.check.is_none() && items.len() > 1 {
+        checks_are_missing(service, &met.without_check, items.len());
     }
     let read: Option<Vec<_>> = read.into_iter().collect();
     let tls = shared.upstream.as_ref().and_then(|table| table.key("tls"));
@@ -65,6 +62,26 @@ pub(super) fn pools(
         tls_has_no_effect(&item);
     }
     read
+}
+
+/// Of a service with so many pools, two or more. `need` keeps silent where a mistyped key was
+/// probably meant to be this one.
+fn checks_are_missing(service: &Table<'_>, without: &[Table<'_>], pools: usize) {
+    if without.len() == pools {
+        service.need(
+            "health_check",
+            "add e.g. `health_check: { path: /healthz }`: with two pools or more, something must \
+             tell when to leave the first",
+        );
+        return;
+    }
+    for pool in without {
+        pool.need(
+            "health_check",
+            "add one here or to the service, e.g. `health_check: { path: /healthz }`: a pool that \
+             nobody probes is never found available, so the service could not move to it",
+        );
+    }
 }
 
 fn tls_has_no_effect(item: &Item<'_>) {

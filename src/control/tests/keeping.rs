@@ -108,6 +108,31 @@ async fn a_share_is_published_for_the_time_of_the_drill() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drill_goes_on_through_a_reload_and_is_judged_by_what_is_done_in_it() {
+    let other = "10.0.2.2:80";
+    let of = |standby: &[&str]| config(two_pools().listeners.clone(), vec![app(&[HOT], standby)]);
+    let rig = rig(of(&[STANDBY, other]));
+    rig.until(|table| table.endpoints().all(|(_, v)| v == Verdict::Up)).await;
+    let standby = Arc::clone(&rig.app().pools[1]);
+    let failed = |index: usize, count| {
+        standby.endpoints[index].counters.workers.of(0).responses[4].add(count);
+    };
+    // What it did in its life before.
+    failed(1, 1_000);
+    let share = |table: &Table| table.services[0].share.is_some();
+    let trouble = async {
+        rig.until(share).await;
+        rig.reload_to(&of(&[STANDBY]), false).await.unwrap();
+        assert!(share(&rig.table()), "the drill goes on");
+        failed(0, 50);
+        rig.until(|table| !share(table)).await
+    };
+    let (report, lasted) = tokio::join!(drill(&rig, DrillKind::Share(50)), trouble);
+    assert!(report.unwrap().aborted.unwrap().starts_with("50 of 50 requests erred"));
+    assert!(lasted < Duration::from_millis(100), "{lasted:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn errors_at_the_other_pool_end_a_full_drill_at_once() {
     let rig = settled().await;
     let trouble = async {

@@ -88,7 +88,51 @@ async fn a_failure_beside_an_endpoint_drained_long_ago_is_no_order() {
     assert!(app.failover.penalties[0].value(last.decided) > 999.0);
     // And an order beside an endpoint that failed long ago is one.
     rig.switch_with("hot", false, true).await.unwrap();
+    rig.release().await.unwrap();
     rig.until(|table| serving(table) == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forced_on_a_dead_pool_is_held_there_until_it_is_released() {
+    let rig = settled().await;
+    rig.sim.let_be(STANDBY, Life::Refusing);
+    rig.until(|table| !table.services[0].pools[1].available).await;
+    let said = rig.switch_with("standby", false, true).await.unwrap();
+    let expected = "app moved from hot to standby, and held there until it is released: \
+                    standby is not available, 0 of 1 endpoints up, needs 1";
+    assert_eq!(said, expected);
+    sleep(Duration::from_secs(60)).await;
+    let app = rig.app();
+    assert_eq!((app.serving, app.failover.held), (1, true), "as it was ordered");
+    assert_eq!(app.history.held_because.as_deref(), Some("patch day"));
+    let record = app.history.records.back().unwrap();
+    assert!(record.forced && record.held, "{record:?}");
+    assert_eq!(rig.release().await.unwrap(), "app is released; it is served by hot");
+    // A pool that is available is not left at once, so it needs no hold.
+    rig.sim.let_be(STANDBY, Life::Well);
+    rig.until(|table| table.services[0].pools[1].available).await;
+    let said = rig.switch_with("standby", false, true).await.unwrap();
+    assert_eq!((&*said, rig.app().failover.held), ("app moved from hot to standby", false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_of_a_mode_is_kept_with_it_and_told_of_a_move_that_comes_later() {
+    let rig = settled().await;
+    let taken_out = |rig: &Rig| rig.app().pools[0].details[0].taken_out.clone();
+    rig.sim.let_be(STANDBY, Life::Refusing);
+    rig.until(|table| !table.services[0].pools[1].available).await;
+    rig.mode("hot", HOT, Mode::Off, true).await.unwrap();
+    let ordered = taken_out(&rig).unwrap();
+    assert_eq!((&*ordered.reason, serving(&rig.table())), ("patch day", 0));
+    rig.reload(false).await.unwrap();
+    assert_eq!(taken_out(&rig), Some(ordered));
+    rig.sim.let_be(STANDBY, Life::Well);
+    rig.until(|table| serving(table) == 1).await;
+    let last = rig.app().history.last.clone().unwrap();
+    assert_eq!(last.cause, Cause::Manual);
+    assert_eq!(&*last.reason, "0 of 1 endpoints up (1 drained or off), needs 1: patch day");
+    rig.mode("hot", HOT, Mode::Active, false).await.unwrap();
+    assert_eq!(taken_out(&rig), None);
 }
 
 fn ramped() -> Arc<Config> {

@@ -297,7 +297,10 @@ fn order_to_a_worse_pool_is_refused_unless_forced() {
     assert_eq!(refusal.to_string(), said);
     for target in [worse, DOWN()] {
         let forced = Order { force: true, ..to(1) };
-        assert_eq!(start.switch(forced, &[UP(), target], secs(5)).unwrap().0.serving, 1);
+        let (state, _) = start.switch(forced, &[UP(), target], secs(5)).unwrap();
+        // What is not available would be left at once.
+        assert_eq!((state.serving, state.held), (1, !target.available()));
+        assert_eq!(state.step(&[UP(), target], AUTO, secs(6)).state.serving, 1);
     }
     assert!(start.switch(to(1), &[DOWN(), worse], secs(5)).is_ok(), "better than nothing");
 }

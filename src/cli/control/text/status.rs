@@ -129,7 +129,13 @@ fn endpoint_line(out: &mut String, endpoint: &Endpoint, width: usize) {
     let for_long = duration(endpoint.since_seconds);
     let mode = match &*endpoint.mode {
         "active" => String::new(),
-        mode => format!("{}, ", mode.to_uppercase()),
+        mode => {
+            let since = endpoint.mode_since_seconds.map(duration);
+            let since = since.map_or(String::new(), |since| format!(" for {since}"));
+            let why =
+                endpoint.mode_reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+            format!("{}{since}{why}, ", mode.to_uppercase())
+        }
     };
     let mut told = format!("      {name:width$}  {mode}{} for {for_long}", endpoint.verdict);
     if endpoint.doubted {
