@@ -200,6 +200,9 @@ impl Report {
         for failure in &self.failures {
             let _ = writeln!(out, "- FAILED: {failure}");
         }
+        for note in &self.notes {
+            let _ = writeln!(out, "- NOT AT FIRST: {note}");
+        }
         for sample in &self.samples {
             let errors = sample.errors + sample.paced.as_ref().map_or(0, |paced| paced.errors);
             if errors + sample.closed > 0 {
