@@ -13,7 +13,7 @@ const LATE_US: f64 = 300.0;
 /// How many disturbed rounds are named.
 const NAMED: usize = 6;
 /// Below this share of what was due, a proxy did not carry the rate.
-const CARRIED: f64 = 0.99;
+pub(crate) const CARRIED: f64 = 0.99;
 
 impl Report {
     /// Machine and versions.
