@@ -16,7 +16,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
     /// Seconds measured in each loop, per proxy, workload and round
-    #[arg(long, default_value_t = 1.2)]
+    #[arg(long, default_value_t = 1.0)]
     pub(crate) seconds: f64,
     /// What to measure
     #[arg(long, value_delimiter = ',', ignore_case = true, default_values =

@@ -17,7 +17,7 @@ use crate::engine::{After, Engine, Plan};
 use crate::proxy::{Proxy, Setup, Task};
 use crate::report::{Report, median};
 use crate::workload::Workload;
-use crate::{CALM_DOWN, Result, WARM_UP, cpu, window};
+use crate::{CALM_DOWN, Result, WARM_UP, cpu, tried, window};
 
 const CONNECTIONS: usize = 64;
 /// Hosts asked for in turn, at most; more would be a test of the generator's caches.
@@ -118,19 +118,13 @@ pub(crate) fn measure(setup: &Setup, args: &Args, report: &mut Report, failures:
         for case in CASES {
             for &peer in &peers {
                 let name = case.name();
-                match case.measure(setup, peer, args.seconds) {
-                    Ok(figures) => {
-                        for (figure, values) in figures {
-                            let middle = median(values.clone());
-                            eprintln!("{name:<52} round {round} {peer} {figure} {middle:.2}");
-                            add(report, peer, &name, figure, &values);
-                        }
-                    }
-                    Err(error) => {
-                        let text = format!("{name}, {peer}, round {round}: {error}");
-                        eprintln!("FAILED {text}");
-                        failures.push(text);
-                    }
+                let what = format!("{name}, {peer}, round {round}");
+                let once = || case.measure(setup, peer, args.seconds);
+                let figures = tried(&what, &mut report.notes, failures, once);
+                for (figure, values) in figures.unwrap_or_default() {
+                    let middle = median(values.clone());
+                    eprintln!("{name:<52} round {round} {peer} {figure} {middle:.2}");
+                    add(report, peer, &name, figure, &values);
                 }
             }
         }

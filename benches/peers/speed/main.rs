@@ -84,20 +84,19 @@ fn run(args: &Args) -> Result<bool> {
     for workload in args.load() {
         for round in 1..=args.rounds {
             for peer in setup.peers_for(workload) {
-                match measure(&setup, peer, workload, round, args) {
-                    Ok(sample) => report.add(sample),
-                    Err(error) => fail(&mut failures, peer, workload, round, &*error),
-                }
+                let what = format!("{workload}, {peer}, round {round}");
+                let once = || measure(&setup, peer, workload, round, args);
+                report.samples.extend(tried(&what, &mut report.notes, &mut failures, once));
             }
         }
     }
     if args.wants(Workload::Idle) {
         for tls in [false, true] {
             for peer in setup.peers_for(Workload::Idle) {
-                match idle::measure(&setup, peer, tls, args.idle) {
-                    Ok(sample) => report.add_idle(sample),
-                    Err(error) => fail(&mut failures, peer, Workload::Idle, 1, &*error),
-                }
+                let what =
+                    format!("idle connections, {}, {peer}", if tls { "TLS" } else { "plain" });
+                let once = || idle::measure(&setup, peer, tls, args.idle);
+                report.idle.extend(tried(&what, &mut report.notes, &mut failures, once));
             }
         }
     }
@@ -120,10 +119,29 @@ fn run(args: &Args) -> Result<bool> {
     Ok(report.failures.is_empty())
 }
 
-fn fail(failures: &mut Vec<String>, peer: Peer, workload: Workload, round: u32, why: &dyn Error) {
-    let text = format!("{workload}, {peer}, round {round}: {why}");
-    eprintln!("FAILED {text}");
-    failures.push(text);
+/// Measures, and once more if that fails, since another process may have been the reason.
+fn tried<T>(
+    what: &str,
+    notes: &mut Vec<String>,
+    failures: &mut Vec<String>,
+    mut once: impl FnMut() -> Result<T>,
+) -> Option<T> {
+    let first = match once() {
+        Ok(sample) => return Some(sample),
+        Err(error) => error,
+    };
+    eprintln!("FAILED, tried once more: {what}: {first}");
+    match once() {
+        Ok(sample) => {
+            notes.push(format!("{what}: {first}"));
+            Some(sample)
+        }
+        Err(error) => {
+            eprintln!("FAILED {what}: {error}");
+            failures.push(format!("{what}: {error}"));
+            None
+        }
+    }
 }
 
 /// One proxy, one workload, one round: start, warm up, measure both loops, stop.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::configs::Peer;
 use crate::report::Report;
+use crate::tables::CARRIED;
 
 /// Of one panel, in pixels.
 const WIDTH: f64 = 430.0;
@@ -87,7 +88,11 @@ fn row(out: &mut String, report: &Report, workload: &str, peer: &str, y: f64, mo
     let p50 = report.middle(workload, peer, |s| Some(s.paced.as_ref()?.p50_us));
     let p99 = report.middle(workload, peer, |s| Some(s.paced.as_ref()?.p99_us));
     let p999 = report.middle(workload, peer, |s| s.paced.as_ref()?.p999_us);
-    if let (Some(p50), Some(p99)) = (p50, p99) {
+    let carried = report.middle(workload, peer, |s| Some(s.paced.as_ref()?.carried));
+    if carried.is_some_and(|carried| carried < CARRIED) {
+        // What was not answered in time is in no quantile.
+        text(out, right, y + ROW * 0.75, "start", &format!("{peer}: rate not carried"));
+    } else if let (Some(p50), Some(p99)) = (p50, p99) {
         let [from, stroke] = [p50, p99].map(|value| right + along(value));
         let to = right + along(p999.unwrap_or(p99));
         let _ = writeln!(

@@ -13,7 +13,7 @@ use crate::growth::Grown;
 use crate::workload::Workload;
 
 /// Fewer requests than this in a round do not tell a quantile of 99.9 %.
-const TAIL_LEAST: u64 = 400;
+const TAIL_LEAST: u64 = 900;
 
 /// One proxy under one workload in one round.
 #[derive(Serialize)]
@@ -171,6 +171,9 @@ pub(crate) struct Report {
     pub(crate) samples: Vec<Sample>,
     pub(crate) idle: Vec<IdleSample>,
     pub(crate) growth: Vec<Grown>,
+    /// What failed once and not again.
+    pub(crate) notes: Vec<String>,
+    /// What could not be measured.
     pub(crate) failures: Vec<String>,
 }
 
@@ -186,16 +189,9 @@ impl Report {
             samples: Vec::new(),
             idle: Vec::new(),
             growth: Vec::new(),
+            notes: Vec::new(),
             failures: Vec::new(),
         }
-    }
-
-    pub(crate) fn add(&mut self, sample: Sample) {
-        self.samples.push(sample);
-    }
-
-    pub(crate) fn add_idle(&mut self, sample: IdleSample) {
-        self.idle.push(sample);
     }
 
     pub(crate) fn json(&self) -> Result<String> {

@@ -13,7 +13,7 @@ const LATE_US: f64 = 300.0;
 /// How many disturbed rounds are named.
 const NAMED: usize = 6;
 /// Below this share of what was due, a proxy did not carry the rate.
-const CARRIED: f64 = 0.99;
+pub(crate) const CARRIED: f64 = 0.99;
 
 impl Report {
     /// Machine and versions.
@@ -199,6 +199,9 @@ impl Report {
         let mut out = String::from("\n");
         for failure in &self.failures {
             let _ = writeln!(out, "- FAILED: {failure}");
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "- NOT AT FIRST: {note}");
         }
         for sample in &self.samples {
             let errors = sample.errors + sample.paced.as_ref().map_or(0, |paced| paced.errors);
