@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::config::check::{Checked, Diagnostic};
-use crate::failover::{Cause, Move, PoolView};
+use crate::failover::{Cause, Move, PoolView, Trouble};
 use crate::health::Verdict;
 use crate::table::{Listener, ListenerId, Mode, Service, Table, build};
 
@@ -272,7 +272,8 @@ fn turned(before: &Table, service: &Service) -> Option<Line> {
                 ..PoolView::default()
             })
             .shortage();
-            Some(Line::NoneAvailable { service: name, serving, why })
+            let trouble = Trouble::NoneAvailable;
+            Some(Line::Stuck { service: name, serving, trouble, why })
         }
         (true, false) => Some(Line::AvailableAgain { service: name, serving }),
         (true, true) | (false, false) => None,

@@ -250,19 +250,17 @@ fn troubled(service: &Service, state: &failover::State, views: &[PoolView]) -> V
     }
     let pool = |index: usize| Arc::clone(&service.config.pools[index].name);
     let (name, serving) = (|| Arc::clone(&service.config.name), || pool(state.serving));
-    let why = || views[state.serving].shortage();
     if before == Some(Trouble::NoneAvailable) {
         lines.push(Line::AvailableAgain { service: name(), serving: serving() });
     }
-    lines.extend(state.trouble.map(|trouble| match trouble {
-        Trouble::NoneAvailable => {
-            Line::NoneAvailable { service: name(), serving: serving(), why: why() }
-        }
-        Trouble::Held => Line::Held { service: name(), serving: serving(), why: why() },
-        Trouble::Unproved { to } => {
-            Line::Unproved { service: name(), serving: serving(), to: pool(to), why: why() }
-        }
-        Trouble::Unsure => Line::Unsure { service: name(), serving: serving() },
+    lines.extend(state.trouble.map(|trouble| {
+        let shortage = views[state.serving].shortage();
+        let pool = |index: usize| &*service.config.pools[index].name;
+        let why = match trouble {
+            Trouble::NoneAvailable => shortage,
+            _ => format!("{shortage}; {}", trouble.told(&name(), state.serving, pool)),
+        };
+        Line::Stuck { service: name(), serving: serving(), trouble, why }
     }));
     lines
 }
