@@ -187,6 +187,25 @@ async fn the_first_evidence_is_the_first_failed_probe_of_any_endpoint_of_the_poo
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_nothing_is_known_of_is_unknown_since_it_came() {
+    let late = Duration::from_secs(48 * 60 * 60);
+    let table = build::first(two_pools(), 1, late);
+    let memory = Memory::new(&table);
+    for (endpoint, _) in table.endpoints() {
+        assert_eq!(memory.standing(endpoint.id).detail.since, late);
+    }
+    assert!(table.services[0].pools.iter().all(|pool| pool.details[0].since == late));
+    let rig = settled().await;
+    let now = rig.sim.start.elapsed();
+    let fresh = app(&[HOT, "10.0.1.9:80"], &[STANDBY]);
+    rig.sim.let_be("10.0.1.9:80", Life::Silent);
+    let new = config(vec![listener("web", "0.0.0.0:80", &[0])], vec![fresh]);
+    rig.reload_to(&new, false).await.unwrap();
+    let detail = &rig.app().pools[0].details[1];
+    assert!(detail.since >= now, "{detail:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn stop_ends_control_and_its_probes() {
     let rig = settled().await;
     rig.events.send(Event::Stop).await.unwrap();
