@@ -33,7 +33,7 @@ impl Line {
             Self::Moved { service, moved } => failover(service, moved),
             Self::Record(record) => self::record(record),
             Self::Stuck { service, serving, trouble, why } => {
-                stuck(service, serving, *trouble, why)
+                stuck(service, serving, *trouble, why);
             }
             Self::AvailableAgain { service, serving } => {
                 info!(%service, %serving, "a pool is available again");

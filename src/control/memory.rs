@@ -447,10 +447,7 @@ impl Memory {
             let states = known().map(|known| (&known.state, known.mode == Mode::Active));
             let off = known().filter(|known| known.mode != Mode::Active);
             let ordered = off.filter_map(|known| Some(known.taken_out.as_ref()?.at)).max();
-            // Within this time every endpoint of a pool is asked, so that is how far apart the
-            // first failures of one event can lie.
-            let round = |check: &HealthCheck| check.interval * 2 + check.timeout;
-            let window = pool.health_check.as_ref().map_or(Duration::ZERO, round);
+            let window = pool.health_check.as_ref().map_or(Duration::ZERO, HealthCheck::round);
             PoolView { ordered, ..PoolView::of(pool.min_healthy, window, states) }
         };
         service.pools.iter().zip(slots).map(view).collect()

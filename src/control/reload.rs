@@ -237,6 +237,7 @@ impl<E: Effects> Control<E> {
             to: service.serving,
             cause: Cause::Removed,
             first_evidence: service.since,
+            first_failure: service.since,
             decided: service.since,
         };
         let reason = format!("the configuration no longer has pool {}", from.config.name);
