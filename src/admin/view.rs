@@ -219,7 +219,7 @@ impl Service {
             trouble: outlook::stuck(service),
             share: outlook::share(service, moment),
             next: outlook::coming(service, moment),
-            takeover: outlook::takeover(service),
+            takeover: outlook::takeover(service, moment.now),
             pools: pools
                 .map(|(priority, pool)| {
                     Pool::of(pool, priority, priority == service.serving, moment)

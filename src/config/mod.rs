@@ -347,6 +347,14 @@ pub struct HealthCheck {
     pub healthy_threshold: u32,
 }
 
+impl HealthCheck {
+    /// Within this time every endpoint of a pool is asked and has answered or not, so that is how
+    /// far apart the first failures of one event can lie.
+    pub fn round(&self) -> Duration {
+        self.interval * 2 + self.timeout
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckKind {
     Tcp,

@@ -13,6 +13,7 @@ use crate::table::counters::ProbeCells;
 use crate::table::live::{Doubt, Live, Seen, Sighting};
 use crate::table::{Endpoint, EndpointId, Table};
 
+use super::ledger::SILENCE;
 use super::log::Line;
 use super::memory::{Heard, Observed, check_at};
 use super::settle::Due;
@@ -52,28 +53,39 @@ impl<E: Effects> Control<E> {
     pub(super) fn sighted(&mut self) {
         let mut found = self.found();
         for Sighting { endpoint, kind, at } in std::mem::take(&mut self.seen) {
+            let mut began = at;
             let (observation, detail) = match kind {
-                Seen::Refused => (failure(Failure::Refused), "a connection was refused".into()),
+                Seen::Refused => (failure(Failure::Refused), "connection refused".into()),
                 Seen::Unreachable => {
                     (failure(Failure::Unreachable), "a connection found no way".into())
                 }
                 Seen::Tls => (failure(Failure::Tls), "a TLS handshake failed".into()),
                 Seen::Errors { count, status } => {
+                    began = self.errors_since(endpoint, &found).unwrap_or(at).min(at);
                     let detail = format!(
                         "{count} answers like {status} in a row, which others did not give"
                     );
                     (Observation::Errors, detail)
                 }
                 Seen::Silent | Seen::Reset => {
+                    let what = if kind == Seen::Silent { SILENCE } else { "connection reset" };
+                    self.keeping.ledger.sighted(endpoint, what, at);
                     self.doubt(endpoint, &found);
                     continue;
                 }
             };
             let (took, timings) = (Duration::ZERO, Timings::default());
-            let outcome = Outcome { observation, detail, began: at, took, timings };
+            let outcome = Outcome { observation, detail, began, took, timings };
             self.observe(endpoint, Source::Live, outcome, &mut found);
         }
         self.conclude(found);
+    }
+
+    /// When the run of gateway errors of an endpoint began.
+    fn errors_since(&self, id: EndpointId, found: &Found) -> Option<Duration> {
+        let place = self.memory.place(id)?;
+        let pool = &found.table.services[place.service].pools[place.pool];
+        pool.endpoints[place.endpoint].live.errors_since(found.now)
     }
 
     fn found(&self) -> Found {

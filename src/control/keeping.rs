@@ -119,7 +119,7 @@ impl<E: Effects> Control<E> {
         keep(history, records, lines);
     }
 
-    /// Completes records whose cost is final.
+    /// Publishes what records know more, and completes those whose cost is final.
     pub(super) fn keep(&mut self, now: Duration) {
         let table = self.current.load();
         let known = self.keeping.ledger.tick(&table, now);
@@ -132,7 +132,10 @@ impl<E: Effects> Control<E> {
             .map(|(index, record)| {
                 let service = &table.services[index];
                 let mut history = Arc::clone(&service.history);
-                keep(&mut history, vec![record], &mut lines);
+                match record.complete {
+                    true => keep(&mut history, vec![record], &mut lines),
+                    false => Arc::make_mut(&mut history).keep(record),
+                }
                 (index, self.memory.renewed(index, service, history, now))
             })
             .collect();

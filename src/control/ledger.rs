@@ -6,6 +6,7 @@
 //! a request that straddles them does, it is counted when it ends, and so once.
 
 mod evidence;
+mod rules;
 mod sample;
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,14 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::config::{self, Failback};
-use crate::failover::record::{Clock, ConfigName, Cost, Evidence, Source, Times};
+use crate::config::HealthCheck;
+use crate::failover::record::{Clock, ConfigName, Cost, Evidence, Source, Times, Waiting};
 use crate::failover::{Cause, Move, Record};
 use crate::table::{EndpointId, Pool, Service, Table};
 
 pub use evidence::Noted;
 use evidence::Observations;
-use sample::{Sample, Samples};
+use rules::rules;
+use sample::{Sample, Samples, last_failure, words};
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -29,8 +31,11 @@ const SAMPLE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(10);
 const LOOK_LATER: Duration = Duration::from_millis(100);
 const LOOK_FOR: Duration = Duration::from_secs(10);
-/// A record is complete after this at the latest: the default `response_header` timeout, and some.
-const COMPLETE_AFTER: Duration = Duration::from_secs(35);
+/// A record is complete so long after the last timeout of what its move left behind.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What requests met that were not answered, nor their connections acknowledged.
+pub const SILENCE: &str = "silence";
 
 /// All there is to know for records, by service. Survives reloads.
 #[derive(Debug, Default)]
@@ -61,7 +66,11 @@ struct Open {
     blamed: Option<Arc<Pool>>,
     /// Single observations, as they were at the decision.
     observed: Vec<Evidence>,
+    /// When the first sign of it was seen.
+    began: Duration,
     published: Duration,
+    /// The cost is final then, whatever is still on its way.
+    until: Duration,
     /// When its first answer is looked for again.
     look_at: Duration,
     /// Answers of the pool after when the move was published.
@@ -84,6 +93,8 @@ pub struct Told<'a> {
     /// When that began which it is the end of: the first evidence, or a return by degrees. Equal to
     /// `decided` for an order.
     pub began: Duration,
+    /// When the first failure was known that decided; equal to `decided` without one.
+    pub first_failure: Duration,
     pub decided: Duration,
     pub published: Duration,
     pub clock: Clock,
@@ -102,6 +113,7 @@ impl<'a> Told<'a> {
             held: false,
             aborted: None,
             began: moved.first_evidence,
+            first_failure: moved.first_failure,
             decided: moved.decided,
             published: moved.decided,
             clock: Clock::default(),
@@ -128,12 +140,33 @@ impl Meter {
 impl Ledger {
     /// The last success of each endpoint of a pool.
     pub fn proof(&self, pool: &Arc<Pool>, clock: Clock) -> Vec<Evidence> {
-        self.observations.of_move(None, Some(pool), clock)
+        self.observations.of_move(None, Some(pool), Duration::ZERO, clock)
     }
 
     /// Told of every observation that was folded.
     pub fn observed(&mut self, id: EndpointId, noted: Noted) {
         self.observations.note(id, noted);
+    }
+
+    /// Told of silence and broken connections that requests met: a reason to ask, and where what
+    /// is asked confirms it, the first evidence.
+    pub fn sighted(&mut self, id: EndpointId, what: &'static str, at: Duration) {
+        self.observations.sighted(id, what, at);
+    }
+
+    /// The first evidence for a move away from a pool: what requests met there may be older than
+    /// the probes that decided.
+    pub fn first_evidence(&self, from: &Pool, moved: &Move) -> Duration {
+        let event = from.config.health_check.as_ref().map_or(Duration::ZERO, HealthCheck::round);
+        let since = moved.first_failure.saturating_sub(event);
+        let sign = self.observations.first_sign(from, since);
+        sign.map_or(moved.first_evidence, |sign| sign.min(moved.first_evidence))
+    }
+
+    /// What the last probe of an endpoint that failed met, if that was no earlier than `since`: it
+    /// knows more of what went wrong than a request.
+    pub fn last_probe_met(&self, id: EndpointId, since: Duration) -> Option<&str> {
+        self.observations.last_probe_met(id, since)
     }
 
     /// The numbers that records of a service go on with: after a restart.
@@ -236,15 +269,7 @@ impl Book {
             (Cause::Health, None) => Some(Arc::clone(&told.from)),
             _ => None,
         };
-        let clock = told.clock;
-        let live = blamed.as_ref().and_then(|pool| observations.first_live(pool, before.at));
-        let evidence = live.map_or(told.began, |live| live.min(told.began));
-        let times = Times {
-            first_evidence: clock.stamp(evidence.min(told.decided)),
-            decided: clock.stamp(told.decided),
-            published: clock.stamp(told.published),
-            ..Times::default()
-        };
+        let (clock, began, times) = (told.clock, told.began.min(told.decided), times(told));
         let number = self.next;
         self.next += 1;
         let record = Record {
@@ -262,11 +287,12 @@ impl Book {
             config: config_of(table),
             times,
             cost: Cost { in_flight: in_flight(&told.from), ..Cost::default() },
+            waiting: None,
             complete: false,
         };
         // A return that was broken off proves nothing of the pool that was to take over.
         let proved = told.aborted.is_none().then_some(&told.to).filter(|_| blamed.is_some());
-        let observed = observations.of_move(blamed.as_ref(), proved, clock);
+        let observed = observations.of_move(blamed.as_ref(), proved, began, clock);
         let mut open = Open {
             record,
             clock,
@@ -275,7 +301,9 @@ impl Book {
             to: Arc::clone(&told.to),
             blamed,
             observed,
+            began,
             published: told.published,
+            until: told.published + longest_left(service) + GRACE,
             look_at: told.published,
             answers: answers(&told.to),
         };
@@ -284,15 +312,19 @@ impl Book {
         open
     }
 
-    /// Takes the sample of a second; the record, if that completes it.
+    /// Takes the sample of a second; the record, if that completes it or tells more.
     fn sample(&mut self, service: &Service, sample: Sample) -> Option<Arc<Record>> {
         let before = self.samples.last_at();
         let calm = self.samples.push(sample.clone());
-        if let Some(open) = &self.open {
+        if let Some(open) = &mut self.open {
             let whole = before.is_some_and(|before| before >= open.published);
-            let over = sample.at >= open.published + COMPLETE_AFTER;
+            let over = sample.at >= open.until;
             let quiet = calm && whole && open.is_over(service, sample.at);
-            return if over || quiet { self.complete(service, sample) } else { None };
+            return if over || quiet {
+                self.complete(service, sample)
+            } else {
+                open.news(service, &sample)
+            };
         }
         if calm {
             forget_marks(service, before.unwrap_or_default());
@@ -304,7 +336,7 @@ impl Book {
         let mut open = self.open.take()?;
         open.count(service, &now);
         open.record.times.completed = Some(open.clock.stamp(now.at));
-        open.record.complete = true;
+        (open.record.waiting, open.record.complete) = (None, true);
         self.settled = Some(now);
         Some(Arc::new(open.record))
     }
@@ -333,7 +365,7 @@ impl Open {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos - 1)),
         };
-        let elsewhere = elsewhere.filter(|at| *at >= self.before.at && self.is_a_rescue());
+        let elsewhere = elsewhere.filter(|at| *at >= self.began && self.is_a_rescue());
         let seen = (answers(&self.to) > self.answers).then_some(now);
         self.record.times.first_success = elsewhere.or(seen).map(|at| self.clock.stamp(at));
     }
@@ -342,33 +374,59 @@ impl Open {
         self.record.cause == Cause::Health && self.record.aborted.is_none()
     }
 
+    /// The record as of `now`, if it tells more than before.
+    fn news(&mut self, service: &Service, now: &Sample) -> Option<Arc<Record>> {
+        let before = self.record.clone();
+        self.count(service, now);
+        (self.record != before).then(|| Arc::new(self.record.clone()))
+    }
+
     /// Brings cost and counted evidence up to `now`.
     fn count(&mut self, service: &Service, now: &Sample) {
         let in_flight = self.record.cost.in_flight;
         self.record.cost = now.cost_since(&self.before, in_flight, longest_wait(service));
+        let requests = self::in_flight(&self.from);
+        let until = self.clock.stamp(self.until);
+        self.record.waiting = (requests > 0).then_some(Waiting { requests, until });
         self.record.evidence = self.observed.clone();
         let Some(pool) = &self.blamed else { return };
         let counted: Vec<_> = now.failures_since(&self.before, pool).collect();
         if counted.is_empty() {
             return;
         }
-        // What control was told of requests one by one is in these counts.
-        self.record.evidence.retain(|known| known.source != Source::Live || known.success);
+        // What control was told of requests one by one is in these counts, but for silence: that is
+        // no failure yet.
+        self.record.evidence.retain(|known| {
+            known.source != Source::Live || known.success || known.result == SILENCE
+        });
         for (id, kind, count) in counted {
             let Some(endpoint) = pool.endpoints.iter().find(|known| known.id == id) else {
                 continue;
             };
+            let last = last_failure(endpoint, kind.0).unwrap_or(now.at);
             self.record.evidence.push(Evidence {
                 pool: pool.config.name.to_string(),
                 endpoint: endpoint.config.name.to_string(),
                 source: Source::Live,
-                result: kind.to_owned(),
+                result: words(kind.0).to_owned(),
                 success: false,
                 count,
-                at: self.clock.stamp(now.at),
+                at: self.clock.stamp(last.max(self.began)),
                 phases: None,
             });
         }
+    }
+}
+
+/// As far as they are known when it is published.
+fn times(told: &Told<'_>) -> Times {
+    let (clock, forced) = (told.clock, told.cause == Cause::Health && told.aborted.is_none());
+    Times {
+        first_evidence: clock.stamp(told.began.min(told.decided)),
+        first_failure: forced.then(|| clock.stamp(told.first_failure)),
+        decided: clock.stamp(told.decided),
+        published: clock.stamp(told.published),
+        ..Times::default()
     }
 }
 
@@ -394,6 +452,13 @@ fn forget_marks(service: &Service, before: Duration) {
     }
 }
 
+/// How long what a move leaves behind may last: until an answer must begin, or is cut.
+fn longest_left(service: &Service) -> Duration {
+    let sessions = service.config.failover.sessions;
+    let cut = sessions.close_after.saturating_add(sessions.spread);
+    service.config.timeouts.response_header.max(cut)
+}
+
 fn longest_wait(service: &Service) -> u64 {
     let cells = service.counters.workers.iter();
     cells.map(|cells| cells.rescue_wait_most_micros.load(Ordering::Relaxed)).max().unwrap_or(0)
@@ -407,47 +472,6 @@ fn in_flight(pool: &Pool) -> u64 {
 fn answers(pool: &Pool) -> u64 {
     let cells = pool.endpoints.iter().map(|endpoint| &endpoint.counters.workers);
     cells.map(|cells| cells.sum(|cells| cells.responses.iter().map(|c| c.value()).sum())).sum()
-}
-
-/// The values that decided, by the names of their keys.
-fn rules(service: &config::Service, told: &Told<'_>) -> BTreeMap<String, String> {
-    let mut rules = BTreeMap::new();
-    let mut rule = |name: &str, value: String| rules.insert(name.to_owned(), value);
-    let returned = told.cause == Cause::Failback;
-    let pool = if returned { &told.to.config } else { &told.from.config };
-    if matches!(told.cause, Cause::Start | Cause::Removed) {
-        return rules;
-    }
-    rule("min_healthy", pool.min_healthy.to_string());
-    if let Some(check) = pool.health_check.as_ref().filter(|_| returned) {
-        rule("healthy_threshold", check.healthy_threshold.to_string());
-    }
-    if let (true, Failback::Auto { stable_for, ramp }) = (returned, service.failover.failback) {
-        rule("stable_for", period(stable_for));
-        rule("ramp", period(ramp));
-    }
-    let lost = pool.health_check.as_ref().filter(|_| told.cause == Cause::Health);
-    if let Some(check) = lost {
-        rule("unhealthy_threshold", check.unhealthy_threshold.to_string());
-        rule("healthy_threshold", check.healthy_threshold.to_string());
-        rule("interval", period(check.interval));
-        rule("fast_interval", period(check.fast_interval));
-        rule("timeout", period(check.timeout));
-    }
-    if let (Cause::Health, Some(errors)) = (told.cause, service.outlier_errors) {
-        rule("consecutive_errors", errors.to_string());
-    }
-    rules
-}
-
-/// As an operator would write it.
-fn period(time: Duration) -> String {
-    let millis = time.as_millis();
-    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
-    match units.iter().find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit)) {
-        Some((name, unit)) => format!("{}{name}", millis / unit),
-        None => format!("{millis}ms"),
-    }
 }
 
 #[cfg(test)]

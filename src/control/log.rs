@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use crate::config::check::{Diagnostic, Severity};
-use crate::failover::{Cause, Record};
+use crate::failover::{Cause, Record, Trouble};
 use crate::health::{self, Flip, Verdict};
 use crate::table::Endpoint;
 use crate::table::history::Moved;
@@ -18,11 +18,8 @@ use super::{DrillReport, Reloaded};
 pub(super) enum Line {
     Verdict { endpoint: Arc<Endpoint>, flip: Flip, state: health::State, why: String },
     Moved { service: Arc<str>, moved: Moved },
-    NoneAvailable { service: Arc<str>, serving: Arc<str>, why: String },
+    Stuck { service: Arc<str>, serving: Arc<str>, trouble: Trouble, why: String },
     AvailableAgain { service: Arc<str>, serving: Arc<str> },
-    Unproved { service: Arc<str>, serving: Arc<str>, to: Arc<str>, why: String },
-    Unsure { service: Arc<str>, serving: Arc<str> },
-    Held { service: Arc<str>, serving: Arc<str>, why: String },
     Ordered { service: Arc<str>, did: String, reason: String, forced: bool, held: bool },
     Returning { service: Arc<str>, to: Arc<str>, permille: u16, begins: bool, length: Duration },
     BrokenOff { service: Arc<str>, to: Arc<str>, why: String },
@@ -35,26 +32,11 @@ impl Line {
             Self::Verdict { endpoint, flip, state, why } => verdict(endpoint, *flip, state, why),
             Self::Moved { service, moved } => failover(service, moved),
             Self::Record(record) => self::record(record),
-            Self::NoneAvailable { service, serving, why } => {
-                error!(%service, %serving, why, "no pool is available");
+            Self::Stuck { service, serving, trouble, why } => {
+                stuck(service, serving, *trouble, why);
             }
             Self::AvailableAgain { service, serving } => {
                 info!(%service, %serving, "a pool is available again");
-            }
-            Self::Unproved { service, serving, to, why } => {
-                let why = format!("{why}; {to} has not answered since, so it may be as dead");
-                warn!(%service, %serving, %to, why, "the serving pool is lost but not left yet");
-            }
-            Self::Unsure { service, serving } => {
-                let why = format!(
-                    "the other pools were silent as well, so it may have been us; waiting for \
-                     {serving} to fail anew"
-                );
-                warn!(%service, %serving, why, "the serving pool is lost but not left yet");
-            }
-            Self::Held { service, serving, why } => {
-                let why = format!("{why}; an operator holds the service there");
-                error!(%service, %serving, why, "the serving pool is lost but not left");
             }
             Self::Ordered { service, did, reason, forced, held } => {
                 info!(%service, did, reason, forced, held, "order");
@@ -67,6 +49,16 @@ impl Line {
             Self::BrokenOff { service, to, why } => {
                 warn!(%service, %to, why, "return broken off");
             }
+        }
+    }
+}
+
+fn stuck(service: &str, serving: &str, trouble: Trouble, why: &str) {
+    match trouble {
+        Trouble::NoneAvailable => error!(%service, %serving, why, "no pool is available"),
+        Trouble::Held => error!(%service, %serving, why, "the serving pool is lost but not left"),
+        Trouble::Unproved { .. } | Trouble::Unsure => {
+            warn!(%service, %serving, why, "the serving pool is lost but not left yet");
         }
     }
 }

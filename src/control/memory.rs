@@ -102,7 +102,13 @@ impl Memory {
             .collect();
         let start =
             |service: &Arc<Service>| failover::State::start(service.pools.len(), service.since);
-        let mut memory = Self::default().with(&endpoints, |_| true);
+        let mut memory = Self::default().with(&endpoints, Duration::ZERO, |_| true);
+        for watched in memory.endpoints.iter_mut().flatten() {
+            let Place { service, pool, endpoint } = watched.place;
+            let details = &table.services[service].pools[pool].details;
+            watched.state.since =
+                details.get(endpoint).map(|known| known.since).unwrap_or_default();
+        }
         for (index, service) in table.services.iter().enumerate() {
             memory.services.push(Watch::new(start(service), slots_of(&endpoints[index]), false));
         }
@@ -123,7 +129,12 @@ impl Memory {
                     (watched.mode, watched.taken_out) = (known.mode, known.taken_out);
                     // Without a check a verdict could never change again.
                     if check_at(config, watched.place).is_some() {
+                        let started = watched.state.since;
                         (watched.state, watched.reason) = (known.state, known.reason);
+                        // Nothing of it was known before, either.
+                        if watched.state.verdict == Verdict::Unknown {
+                            watched.state.since = started;
+                        }
                     }
                 }
             }
@@ -143,7 +154,7 @@ impl Memory {
         let mut removed = Vec::new();
         // Without a check a verdict could never change again.
         let probed = |place: Place| check_at(config, place).is_some();
-        let mut memory = self.with(endpoints, probed);
+        let mut memory = self.with(endpoints, now, probed);
         for (index, service) in config.services.iter().enumerate() {
             let slots = slots_of(&endpoints[index]);
             let views = memory.views_of(service, &slots);
@@ -179,8 +190,9 @@ impl Memory {
         (memory, removed)
     }
 
-    /// What is known of these endpoints; of one not to be kept, the operator's order alone.
-    fn with(&self, endpoints: &Endpoints, keep: impl Fn(Place) -> bool) -> Self {
+    /// What is known of these endpoints; of one not to be kept, the operator's order alone, and
+    /// nothing else since `now`.
+    fn with(&self, endpoints: &Endpoints, now: Duration, keep: impl Fn(Place) -> bool) -> Self {
         let mut memory = Self::default();
         for (service, pools) in endpoints.iter().enumerate() {
             for (pool, endpoints) in pools.iter().enumerate() {
@@ -188,10 +200,11 @@ impl Memory {
                     let place = Place { service, pool, endpoint };
                     let before = self.watched(known.id);
                     let kept = before.filter(|_| keep(place));
+                    let unknown = health::State { since: now, ..health::State::default() };
                     memory.put(Watched {
                         id: known.id,
                         place,
-                        state: kept.map(|kept| kept.state).unwrap_or_default(),
+                        state: kept.map_or(unknown, |kept| kept.state),
                         reason: kept.and_then(|kept| kept.reason.clone()),
                         mode: before.map(|before| before.mode).unwrap_or_default(),
                         taken_out: before.and_then(|before| before.taken_out.clone()),
@@ -434,10 +447,7 @@ impl Memory {
             let states = known().map(|known| (&known.state, known.mode == Mode::Active));
             let off = known().filter(|known| known.mode != Mode::Active);
             let ordered = off.filter_map(|known| Some(known.taken_out.as_ref()?.at)).max();
-            // Within this time every endpoint of a pool is asked, so that is how far apart the
-            // first failures of one event can lie.
-            let round = |check: &HealthCheck| check.interval * 2 + check.timeout;
-            let window = pool.health_check.as_ref().map_or(Duration::ZERO, round);
+            let window = pool.health_check.as_ref().map_or(Duration::ZERO, HealthCheck::round);
             PoolView { ordered, ..PoolView::of(pool.min_healthy, window, states) }
         };
         service.pools.iter().zip(slots).map(view).collect()

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::config::check::{Checked, Diagnostic};
-use crate::failover::{Cause, Move, PoolView};
+use crate::failover::{Cause, Move, PoolView, Trouble};
 use crate::health::Verdict;
 use crate::table::{Listener, ListenerId, Mode, Service, Table, build};
 
@@ -237,6 +237,7 @@ impl<E: Effects> Control<E> {
             to: service.serving,
             cause: Cause::Removed,
             first_evidence: service.since,
+            first_failure: service.since,
             decided: service.since,
         };
         let reason = format!("the configuration no longer has pool {}", from.config.name);
@@ -272,7 +273,8 @@ fn turned(before: &Table, service: &Service) -> Option<Line> {
                 ..PoolView::default()
             })
             .shortage();
-            Some(Line::NoneAvailable { service: name, serving, why })
+            let trouble = Trouble::NoneAvailable;
+            Some(Line::Stuck { service: name, serving, trouble, why })
         }
         (true, false) => Some(Line::AvailableAgain { service: name, serving }),
         (true, true) | (false, false) => None,

@@ -303,7 +303,7 @@ impl SavedService {
         for record in &self.records {
             let mut record = (**record).clone();
             // Who was to complete it is gone; what is known of its cost is all there will be.
-            record.complete = true;
+            (record.waiting, record.complete) = (None, true);
             history.keep(Arc::new(record));
         }
         let at = |stamp: Stamp| {

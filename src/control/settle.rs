@@ -6,14 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failover::{self, Cause, Move, PoolView, Ramp, Trouble};
+use crate::health::Verdict;
+use crate::table::build::{self, Standing};
 use crate::table::history::{History, Moved};
-use crate::table::{Service, Table, build};
+use crate::table::{Mode, Service, Table};
 
 use super::ledger::Told;
 use super::log::Line;
 use super::memory::Looked;
 use super::returning::Guard;
 use super::{Control, Effects};
+
+/// Of what the endpoints of a lost pool met, so many kinds are told.
+const CAUSES_TOLD: usize = 2;
+/// Characters of each.
+const MOST_BRIEF: usize = 60;
 
 /// Why a service is looked at.
 #[derive(Debug, Default)]
@@ -52,7 +59,7 @@ impl<E: Effects> Control<E> {
         for index in self.memory.rounds(&table.config, now) {
             let pools = &table.services[index].pools;
             for endpoint in pools.iter().flat_map(|pool| pool.endpoints.iter()) {
-                let down = self.memory.verdict(endpoint.id) == crate::health::Verdict::Down;
+                let down = self.memory.verdict(endpoint.id) == Verdict::Down;
                 self.probes.round(endpoint.id, down);
             }
         }
@@ -118,12 +125,19 @@ impl<E: Effects> Control<E> {
         let ordered = ordered.as_ref();
         let by_order = ordered.and_then(|ordered| ordered.moved.as_ref());
         for moved in by_order.into_iter().chain(&looked.moved) {
+            let shortage = self.shortage(service, moved, &looked.views);
             let taken_out = self.memory.taken_out_because(index, moved.from);
             let said = ordered.filter(|_| by_order == Some(moved)).map(|known| &*known.reason);
-            let reason = reason(service, moved, &looked.views, said, taken_out);
+            let reason = reason(service, moved, &shortage, said, taken_out);
             let mut told = Told::moved(index, service, moved, &reason);
             let ramp = before.filter(|_| moved.cause == Cause::Failback);
-            told.began = ramp.map_or(told.began, |ramp| ramp.began);
+            told.began = match (moved.cause, ramp) {
+                (Cause::Health, _) => {
+                    self.keeping.ledger.first_evidence(&told.from, moved).min(told.decided)
+                }
+                (_, Some(ramp)) => ramp.began,
+                (_, None) => told.began,
+            };
             // What a forced order carries does not pass to the move that may follow from it.
             if let Some(ordered) = ordered.filter(|_| by_order == Some(moved)) {
                 (told.forced, told.held) = (ordered.forced, ordered.held);
@@ -148,6 +162,27 @@ impl<E: Effects> Control<E> {
             lines.push(Line::BrokenOff { service, to, why });
         }
         history
+    }
+
+    /// `connection refused; 0 of 2 endpoints up, needs 1`: what the endpoints of a pool met that
+    /// are down, the commonest first, and what that left.
+    fn shortage(&self, service: &Service, moved: &Move, views: &[PoolView]) -> String {
+        let mut met: Vec<(String, usize)> = Vec::new();
+        for endpoint in &service.pools[moved.from].endpoints {
+            let Standing { verdict, detail, mode } = self.memory.standing(endpoint.id);
+            if (verdict, mode) != (Verdict::Down, Mode::Active) {
+                continue;
+            }
+            let probe = self.keeping.ledger.last_probe_met(endpoint.id, moved.first_failure);
+            let Some(reason) = probe.or(detail.reason.as_deref()) else { continue };
+            match met.iter_mut().find(|(known, _)| kind(known) == kind(reason)) {
+                Some((_, count)) => *count += 1,
+                None => met.push((reason.to_owned(), 1)),
+            }
+        }
+        met.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let met = met.iter().take(CAUSES_TOLD).map(|(reason, _)| format!("{}; ", brief(reason)));
+        format!("{}{}", met.collect::<String>(), views[moved.from].shortage())
     }
 
     /// Every move of a service passes here once, just before it is published.
@@ -202,6 +237,21 @@ impl<E: Effects> Control<E> {
     }
 }
 
+/// Reasons of one kind are told once: how long an endpoint was given, or how
+/// many errors it gave, is no difference.
+fn kind(reason: &str) -> &str {
+    let text = reason.split(" within ").next().unwrap_or(reason);
+    text.trim_start_matches(|c: char| c.is_ascii_digit())
+}
+
+/// The beginning of a reason; the evidence has the whole of it.
+fn brief(reason: &str) -> String {
+    match reason.char_indices().nth(MOST_BRIEF) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.to_owned(),
+    }
+}
+
 fn broken_because(returning: &PoolView) -> String {
     match returning.available() {
         true => "the service stays where it is".to_owned(),
@@ -216,6 +266,7 @@ fn broken(service: &Service, ramp: Ramp, now: Duration) -> Move {
         to: ramp.to,
         cause: Cause::Failback,
         first_evidence: ramp.began,
+        first_failure: now,
         decided: now,
     }
 }
@@ -225,7 +276,7 @@ fn broken(service: &Service, ramp: Ramp, now: Duration) -> Move {
 fn reason(
     service: &Service,
     moved: &Move,
-    views: &[PoolView],
+    shortage: &str,
     said: Option<&str>,
     taken_out: Option<Arc<str>>,
 ) -> String {
@@ -233,11 +284,11 @@ fn reason(
         return said.to_owned();
     }
     match (moved.cause, taken_out) {
-        (Cause::Manual, Some(said)) => format!("{}: {said}", views[moved.from].shortage()),
+        (Cause::Manual, Some(said)) => format!("{shortage}: {said}"),
         (Cause::Failback, _) => {
             format!("{} was available for long enough", service.config.pools[moved.to].name)
         }
-        _ => views[moved.from].shortage(),
+        _ => shortage.to_owned(),
     }
 }
 
@@ -250,19 +301,17 @@ fn troubled(service: &Service, state: &failover::State, views: &[PoolView]) -> V
     }
     let pool = |index: usize| Arc::clone(&service.config.pools[index].name);
     let (name, serving) = (|| Arc::clone(&service.config.name), || pool(state.serving));
-    let why = || views[state.serving].shortage();
     if before == Some(Trouble::NoneAvailable) {
         lines.push(Line::AvailableAgain { service: name(), serving: serving() });
     }
-    lines.extend(state.trouble.map(|trouble| match trouble {
-        Trouble::NoneAvailable => {
-            Line::NoneAvailable { service: name(), serving: serving(), why: why() }
-        }
-        Trouble::Held => Line::Held { service: name(), serving: serving(), why: why() },
-        Trouble::Unproved { to } => {
-            Line::Unproved { service: name(), serving: serving(), to: pool(to), why: why() }
-        }
-        Trouble::Unsure => Line::Unsure { service: name(), serving: serving() },
+    lines.extend(state.trouble.map(|trouble| {
+        let shortage = views[state.serving].shortage();
+        let pool = |index: usize| &*service.config.pools[index].name;
+        let why = match trouble {
+            Trouble::NoneAvailable => shortage,
+            _ => format!("{shortage}; {}", trouble.told(&name(), state.serving, pool)),
+        };
+        Line::Stuck { service: name(), serving: serving(), trouble, why }
     }));
     lines
 }
@@ -277,4 +326,19 @@ fn returning(service: &Service, state: &failover::State, now: Duration) -> Optio
     let (service, length) = (Arc::clone(&service.config.name), ramp.length);
     let line = Line::Returning { service, to, permille, begins, length };
     (begins || changed).then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_once_for_each_kind_and_briefly() {
+        assert_eq!(kind("no answer within 400ms"), kind("no answer within 800ms"));
+        assert_eq!(kind("17 answers like 503"), kind("5 answers like 503"));
+        assert_ne!(kind("connection refused"), kind("no connection within 100ms"));
+        assert_eq!(brief("connection refused"), "connection refused");
+        let long = brief(&"é".repeat(100));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (61, true));
+    }
 }

@@ -52,6 +52,32 @@ impl Trouble {
             Self::Unsure => "unsure",
         }
     }
+
+    /// For people: why `service` does not leave the pool that serves. `name`: of a pool.
+    pub fn told<'a>(
+        self,
+        service: &str,
+        serving: usize,
+        name: impl Fn(usize) -> &'a str,
+    ) -> String {
+        let serving = name(serving);
+        match self {
+            Self::NoneAvailable => "no pool is available".to_owned(),
+            Self::Held => format!(
+                "{serving} is lost, but an operator holds the service: \
+                 `standfast release {service}`"
+            ),
+            Self::Unproved { to } => format!(
+                "{serving} is lost; {} must first answer a probe begun after that, for it may be \
+                 as dead",
+                name(to)
+            ),
+            Self::Unsure => format!(
+                "the other pools were silent as well, as if it were us; {serving} must fail anew \
+                 before it is left"
+            ),
+        }
+    }
 }
 
 /// What the service does next, as [`super::decide()`] would find it at the time.

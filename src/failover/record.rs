@@ -1,7 +1,8 @@
 //! ● What is kept of a move: why it came, what decided it, when, and what it cost.
 //!
-//! A record is published with the move and completed once its cost is known; then it changes no
-//! more. The shape is the API's: `GET /api/v1/failovers`, the log, the state file.
+//! A record is published with the move, grows while requests are still at the pool before, and is
+//! completed once its cost is known; then it changes no more. The shape is the API's:
+//! `GET /api/v1/failovers`, the log, the state file.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,6 +41,9 @@ pub struct Record {
     pub config: ConfigName,
     pub times: Times,
     pub cost: Cost,
+    /// What the cost may yet grow by; none once it is final.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// The cost is final.
     pub complete: bool,
 }
@@ -131,8 +135,13 @@ impl Clock {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Times {
-    /// Equal to `decided` for a move without evidence.
+    /// When that began which led to the move: a request that met silence, a probe that was not
+    /// answered. Equal to `decided` for a move without evidence.
     pub first_evidence: Stamp,
+    /// When the first failure that decided was known: silence proves nothing before. The pool after
+    /// has answered a probe begun later. None for a move that health did not force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_failure: Option<Stamp>,
     pub decided: Stamp,
     /// From here on new requests go to the pool after.
     pub published: Stamp,
@@ -161,6 +170,15 @@ pub struct Cost {
     /// Added to requests that were rescued, in microseconds: on average, and the most.
     pub added_latency_mean_micros: u64,
     pub added_latency_most_micros: u64,
+}
+
+/// Requests that are still at the pool before. They were not sent again because they may have been
+/// read, or their answers are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub requests: u64,
+    /// When the cost is final at the latest.
+    pub until: Stamp,
 }
 
 impl Cost {

@@ -65,8 +65,10 @@ pub struct Move {
     pub from: usize,
     pub to: usize,
     pub cause: Cause,
-    /// The first failure that led to it; equal to `decided` for moves without one.
+    /// When that began what led to it; equal to `decided` for moves without evidence.
     pub first_evidence: Duration,
+    /// When the first failure was known: whoever takes over has proved himself since.
+    pub first_failure: Duration,
     pub decided: Duration,
 }
 
@@ -272,7 +274,9 @@ impl State {
     fn go(&mut self, to: usize, cause: Cause, views: &[PoolView], now: Duration) -> Move {
         let from = self.serving;
         let lost = views.get(from).filter(|_| cause == Cause::Health);
-        let first_evidence = lost.and_then(|view| view.first_failure).unwrap_or(now);
+        let first_failure = lost.and_then(|view| view.first_failure).unwrap_or(now);
+        let first_began = lost.and_then(|view| view.first_began).unwrap_or(now);
+        let first_evidence = first_began.min(first_failure);
         match cause {
             Cause::Health => {
                 if let Some(penalty) = self.penalties.get_mut(from) {
@@ -286,7 +290,7 @@ impl State {
         self.since = now;
         self.cause = cause;
         (self.stands, self.ramp) = (false, None);
-        Move { from, to, cause, first_evidence, decided: now }
+        Move { from, to, cause, first_evidence, first_failure, decided: now }
     }
 
     fn next_look(&self, settings: Settings, now: Duration) -> Option<Duration> {

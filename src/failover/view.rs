@@ -20,6 +20,8 @@ pub struct PoolView {
     /// The first evidence against the pool: the oldest failure of the runs of failures that cost it
     /// its last healthy endpoints. None unless it is lost, or if an operator's order cost it.
     pub first_failure: Option<Duration>,
+    /// When what became that evidence began; it proves nothing before it is known.
+    pub first_began: Option<Duration>,
     /// Every down endpoint was found so in a probe that began at this time or later.
     pub failed_anew: Option<Duration>,
     /// `min_healthy` endpoints that are up have answered every probe since this time.
@@ -51,7 +53,8 @@ impl PoolView {
                 Verdict::Unknown => view.unknown += 1,
                 Verdict::Down => {
                     view.down += 1;
-                    failures.push(endpoint.first_failure.unwrap_or(endpoint.since));
+                    let known = endpoint.first_failure.unwrap_or(endpoint.since);
+                    failures.push((known, endpoint.first_began.unwrap_or(known)));
                     let failed = endpoint.confirmed_down();
                     view.failed_anew = Some(view.failed_anew.map_or(failed, |at| at.min(failed)));
                 }
@@ -66,10 +69,10 @@ impl PoolView {
             failures.sort_unstable();
             let spare = view.total().saturating_sub(min_healthy);
             let decisive = failures.get(spare as usize).or_else(|| failures.last()).copied();
-            view.first_failure = decisive.and_then(|decisive| {
-                let start = decisive.saturating_sub(window);
-                failures.iter().copied().find(|failure| *failure >= start)
-            });
+            let start = decisive.map(|(known, _)| known.saturating_sub(window));
+            let event = || failures.iter().filter(|(known, _)| Some(*known) >= start);
+            view.first_failure = event().map(|(known, _)| *known).min();
+            view.first_began = event().map(|(_, began)| *began).min();
         }
         view
     }
@@ -158,6 +161,19 @@ mod tests {
         assert_eq!(first_failure(2, &[Some(100), None, Some(5)]), Some(100), "the second of three");
         assert_eq!(first_failure(1, &[Some(100), None]), None, "not lost");
         assert_eq!(first_failure(3, &[Some(100), Some(102), Some(107)]), Some(100));
+    }
+
+    #[test]
+    fn evidence_is_older_than_its_proof_but_not_older_than_the_event() {
+        let failed = |began, known| health::State {
+            first_began: Some(Duration::from_secs(began)),
+            ..endpoint(Verdict::Down, Some(known))
+        };
+        let states = [failed(100, 104), failed(99, 105), failed(5, 6)];
+        let view = PoolView::of(1, Duration::from_secs(2), states.iter().map(|s| (s, true)));
+        let seconds = |at: Option<Duration>| at.map(|at| at.as_secs());
+        assert_eq!(seconds(view.first_began), Some(99));
+        assert_eq!(seconds(view.first_failure), Some(104));
     }
 
     #[test]

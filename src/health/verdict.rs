@@ -82,8 +82,10 @@ pub struct State {
     pub since: Duration,
     /// The first success of the present run of successes.
     pub first_success: Option<Duration>,
-    /// The first of the failures counted.
+    /// When the first of the failures counted was known.
     pub first_failure: Option<Duration>,
+    /// When the earliest of those began: silence is known only once patience with it is over.
+    pub first_began: Option<Duration>,
     /// When the newest probe that succeeded began: what it proves holds from then on.
     pub last_success: Option<Duration>,
     /// When the newest failure was seen to begin.
@@ -114,7 +116,7 @@ impl State {
         match observation {
             Observation::Success => self.succeeded(began, now, thresholds),
             Observation::Failure(failure) => self.failed(failure, began, now, thresholds),
-            Observation::Errors => self.barred(now),
+            Observation::Errors => self.barred(began, now),
             Observation::SelfFault => (self, None),
         }
     }
@@ -158,6 +160,7 @@ impl State {
             wary: self.wary && !(calm && self.verdict == Verdict::Up),
             first_success: Some(first),
             first_failure: self.first_failure.filter(|_| !calm && self.failures > 0),
+            first_began: self.first_began.filter(|_| !calm && self.failures > 0),
             last_success: self.last_success.max(Some(began)),
             ..self
         };
@@ -174,6 +177,7 @@ impl State {
         let state = Self {
             failures: if known { 0 } else { state.failures },
             first_failure: state.first_failure.filter(|_| !known),
+            first_began: state.first_began.filter(|_| !known),
             wary: false,
             barred_until: None,
             ..state
@@ -198,6 +202,7 @@ impl State {
             wary: self.wary || (self.verdict != Verdict::Down && !in_a_row),
             first_success: None,
             first_failure: Some(first),
+            first_began: self.earliest(began),
             last_failure: self
                 .last_failure
                 .filter(|(at, _)| *at > began)
@@ -210,7 +215,7 @@ impl State {
         state.flip(Verdict::Down, first, now)
     }
 
-    fn barred(self, now: Duration) -> (Self, Option<Flip>) {
+    fn barred(self, began: Duration, now: Duration) -> (Self, Option<Flip>) {
         if self.verdict == Verdict::Down {
             return (self, None);
         }
@@ -226,10 +231,16 @@ impl State {
             barred_until: Some(now.saturating_add(time)),
             first_success: None,
             first_failure: Some(first),
+            first_began: self.earliest(began),
             last_failure: Some((now, Failure::Status(503))),
             ..self
         };
         state.flip(Verdict::Down, first, now)
+    }
+
+    /// The beginning of the failures counted, once one that `began` then is among them.
+    fn earliest(&self, began: Duration) -> Option<Duration> {
+        Some(self.first_began.map_or(began, |first| first.min(began)))
     }
 
     fn flip(self, to: Verdict, first_evidence: Duration, now: Duration) -> (Self, Option<Flip>) {

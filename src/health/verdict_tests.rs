@@ -50,6 +50,21 @@ fn down_at(text: &str, thresholds: Thresholds) -> Option<usize> {
 const USUAL: Thresholds = Thresholds { unhealthy: 3, healthy: 2 };
 
 #[test]
+fn failures_begin_with_the_probe_that_failed_first_and_are_known_when_its_patience_is_over() {
+    let silent = Observation::Failure(Failure::Timeout);
+    let up = run(State::default(), 0, &[GOOD], USUAL);
+    let (doubted, _) = up.step(silent, at(10), at(14), USUAL);
+    assert_eq!((doubted.first_began, doubted.first_failure), (Some(at(10)), Some(at(14))));
+    // A probe that began before may fail later: with more patience.
+    let (doubted, _) = doubted.step(silent, at(9), at(15), USUAL);
+    assert_eq!((doubted.first_began, doubted.first_failure), (Some(at(9)), Some(at(14))));
+    let calm = run(doubted, 16, &[GOOD; CALM as usize], USUAL);
+    assert_eq!((calm.first_began, calm.first_failure), (None, None));
+    let (barred, _) = calm.step(Observation::Errors, at(30), at(31), USUAL);
+    assert_eq!((barred.first_began, barred.first_failure), (Some(at(30)), Some(at(31))));
+}
+
+#[test]
 fn failure_now_and_then_is_found_as_well_as_failures_in_a_row() {
     assert_eq!(down_at("FFF", USUAL), Some(3));
     assert_eq!(down_at("FSSFSSF", USUAL), Some(7), "every third probe");

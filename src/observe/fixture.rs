@@ -91,7 +91,7 @@ pub(crate) fn record(number: u64) -> Record {
         from: "hot".to_owned(),
         to: "standby".to_owned(),
         cause: Cause::Health,
-        reason: "0 of 2 endpoints up, needs 1".to_owned(),
+        reason: "connection refused; 0 of 2 endpoints up, needs 1".to_owned(),
         forced: false,
         held: false,
         aborted: None,
@@ -100,6 +100,7 @@ pub(crate) fn record(number: u64) -> Record {
         config: ConfigName { generation: 4, digest: "0123456789abcdef".to_owned() },
         times: Times {
             first_evidence: at(0),
+            first_failure: Some(at(800)),
             decided: at(42_600),
             published: at(42_900),
             first_success: Some(at(3_400)),
@@ -114,6 +115,7 @@ pub(crate) fn record(number: u64) -> Record {
             added_latency_mean_micros: 1_240,
             added_latency_most_micros: 8_310,
         },
+        waiting: None,
         complete: true,
     }
 }

@@ -374,7 +374,9 @@ impl Failure {
                 (UpstreamError::Reset, progress)
             }
         };
-        endpoint.counters.workers.of(local.worker).errors[error as usize].increment();
+        let cells = endpoint.counters.workers.of(local.worker);
+        cells.errors[error as usize].increment();
+        cells.failed_at(error, clock::now());
         Outcome::Failed { error, progress }
     }
 }

@@ -76,8 +76,9 @@ pub fn connect_failed(local: &Local, chosen: &Chosen, error: &ConnectError) {
     if error.self_fault {
         return;
     }
-    let endpoint = chosen.endpoint();
-    endpoint.live.doubt(Doubt::Silent, clock::now());
+    let (endpoint, now) = (chosen.endpoint(), clock::now());
+    endpoint.live.doubt(Doubt::Silent, now);
+    endpoint.counters.workers.of(local.worker).failed_at(error.reason, now);
     if let Some(kind) = sighted(error.reason) {
         local.sight(endpoint.id, kind);
     }

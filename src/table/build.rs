@@ -63,7 +63,8 @@ pub fn first(config: Arc<Config>, workers: usize, now: Duration) -> Table {
         .map(|service| failover::State::start(service.pools.len(), now))
         .collect();
     let (endpoints, identities) = endpoints(&config, &nothing);
-    let unknown = |_| Standing::default();
+    let detail = Detail { since: now, ..Detail::default() };
+    let unknown = |_| Standing { detail: detail.clone(), ..Standing::default() };
     reload(config, &nothing, endpoints, identities, &starts, now, &unknown)
 }
 

@@ -1,6 +1,7 @@
 //! ● Live counters. A worker writes its own cells without contention; views add them up.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A monotonic counter with **one** writer: the add is a plain load and store.
 #[derive(Debug, Default)]
@@ -315,10 +316,20 @@ pub struct EndpointCells {
     pub responses: [Counter; 5],
     pub connects: Counter,
     pub errors: [Counter; UpstreamError::ALL.len()],
+    /// When a request last failed like that, in microseconds since the origin plus one; 0: never.
+    pub last_errors: [AtomicU64; UpstreamError::ALL.len()],
     /// A gauge: idle connections this worker keeps.
     pub idle: AtomicU32,
     /// A gauge: WebSockets through this worker.
     pub sessions: AtomicU32,
+}
+
+impl EndpointCells {
+    /// A request failed at the endpoint; a warm connection that fails leaves no time.
+    pub fn failed_at(&self, error: UpstreamError, now: Duration) {
+        let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX - 1) + 1;
+        self.last_errors[error as usize].store(micros, Ordering::Relaxed);
+    }
 }
 
 /// How a request or a connection to an endpoint went wrong.

@@ -193,6 +193,12 @@ impl Live {
         self.errors.so_far(self.good_gap_micros.load(Ordering::Relaxed), now)
     }
 
+    /// When the gateway errors in a row began, if there are any; at most 36 minutes before `now`.
+    pub fn errors_since(&self, now: Duration) -> Option<Duration> {
+        let run = self.errors.count.load(Ordering::Relaxed) > 0;
+        run.then(|| now.saturating_sub(since_micros(&self.errors.began_micros, now)))
+    }
+
     /// How long ago it was last doubted.
     pub fn doubted_for(&self, now: Duration) -> Duration {
         let since =
@@ -304,6 +310,9 @@ mod tests {
         live.answered(now);
         assert_eq!(error(7, 7), row(1, false, false));
         assert_eq!(error(7, 8), row(2, false, false));
+        assert_eq!(live.errors_since(now + Duration::from_secs(1)), Some(now));
+        live.answered(now);
+        assert_eq!(live.errors_since(now), None);
     }
 
     #[test]

@@ -9,22 +9,53 @@ use crate::health::Verdict;
 /// A probe result counts this many intervals.
 const FRESH_INTERVALS: u32 = 3;
 
-/// At least `min_healthy` endpoints are up, were probed well within the last three intervals, and,
-/// where `upstream.warm` asks for it, have a connection that is ready or in use.
-///
-/// A pool without a health check is never ready, for nothing is known of it.
-pub fn is_ready(pool: &Pool, now: Duration) -> bool {
-    let Some(check) = &pool.config.health_check else { return false };
+/// Whether a pool could take over, or the first thing it lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// At least `min_healthy` endpoints are up and active, requests do not avoid them, they were
+    /// probed well within the last three intervals and, where `upstream.warm` asks for it, have a
+    /// connection that is ready or in use.
+    Ready,
+    /// Nothing is known of a pool without a health check.
+    Unchecked,
+    /// Too few endpoints are up.
+    Short,
+    /// Probes pass, but requests met silence or errors.
+    Avoided,
+    /// The last probes that passed are too old.
+    Stale,
+    /// Too few endpoints have a connection.
+    Cold,
+}
+
+/// What the status and `standfast_pool_ready` say of a pool.
+pub fn readiness(pool: &Pool, now: Duration) -> Readiness {
+    let Some(check) = &pool.config.health_check else { return Readiness::Unchecked };
     let oldest = now.saturating_sub(check.interval * FRESH_INTERVALS);
-    let ready = |index: usize, endpoint: &Endpoint| {
-        pool.verdicts.get(index) == Some(&Verdict::Up)
-            && pool.modes.get(index) == Some(&Mode::Active)
-            && last_success(endpoint).is_some_and(|at| at >= oldest)
-            && (pool.config.upstream.warm == 0 || is_connected(endpoint))
+    let known = pool.endpoints.iter().zip(&pool.verdicts).zip(&pool.modes);
+    let up = known.filter(|((_, verdict), mode)| {
+        (**verdict, **mode) == (Verdict::Up, Mode::Active) && pool.available
+    });
+    let mut good: Vec<&Endpoint> = up.map(|((endpoint, _), _)| &**endpoint).collect();
+    let mut lacks = |is_good: &dyn Fn(&Endpoint) -> bool| {
+        good.retain(|endpoint| is_good(endpoint));
+        good.len() < pool.config.min_healthy as usize
     };
-    let endpoints = pool.endpoints.iter().enumerate();
-    let ready = endpoints.filter(|(index, endpoint)| ready(*index, endpoint)).count();
-    pool.available && ready >= pool.config.min_healthy as usize
+    if lacks(&|_| true) {
+        Readiness::Short
+    } else if lacks(&|endpoint| endpoint.live.is_trusted()) {
+        Readiness::Avoided
+    } else if lacks(&|endpoint| last_success(endpoint).is_some_and(|at| at >= oldest)) {
+        Readiness::Stale
+    } else if pool.config.upstream.warm > 0 && lacks(&is_connected) {
+        Readiness::Cold
+    } else {
+        Readiness::Ready
+    }
+}
+
+pub fn is_ready(pool: &Pool, now: Duration) -> bool {
+    readiness(pool, now) == Readiness::Ready
 }
 
 fn last_success(endpoint: &Endpoint) -> Option<Duration> {

@@ -1,13 +1,16 @@
 //! ● What a service will do next, what keeps it, and who could take over: a part of the status.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
 use crate::config::{self, Failback};
 use crate::failover::damping::REUSE;
 use crate::failover::decide::{DWELL, RETURNS_MOST};
-use crate::failover::{Cause, Next, PoolView, Settings, Trouble, Waits, next};
+use crate::failover::{Cause, Next, PoolView, Settings, Waits, next};
 use crate::health::Verdict;
+use crate::table::ready::{Readiness, readiness};
 use crate::table::{self, Mode};
 
 /// The serving pool is lost and yet not left.
@@ -73,22 +76,8 @@ pub(super) fn order_reason(service: &table::Service) -> Option<String> {
 }
 
 pub(super) fn stuck(service: &table::Service) -> Option<Stuck> {
-    let serving = name(service, service.serving);
     let trouble = service.failover.trouble?;
-    let why = match trouble {
-        Trouble::NoneAvailable => "no pool is available".to_owned(),
-        Trouble::Held => {
-            format!("{serving} is lost, but an operator holds the service: {}", release(service))
-        }
-        Trouble::Unproved { to } => {
-            let to = name(service, to);
-            format!("{serving} is lost; {to} must first answer a probe begun after that")
-        }
-        Trouble::Unsure => format!(
-            "the other pools were silent as well, as if it were us; {serving} must fail anew \
-             before it is left"
-        ),
-    };
+    let why = trouble.told(&service.config.name, service.serving, |pool| name(service, pool));
     Some(Stuck { kind: trouble.label().to_owned(), why })
 }
 
@@ -162,7 +151,7 @@ fn waits_for(waits: Waits, stable_for: &str, to: &str) -> String {
 }
 
 /// `None` where the service has one pool alone.
-pub(super) fn takeover(service: &table::Service) -> Option<Takeover> {
+pub(super) fn takeover(service: &table::Service, now: Duration) -> Option<Takeover> {
     let others = || service.pools.iter().enumerate().filter(|(pool, _)| *pool != service.serving);
     let told = |pool: usize, ready: bool, because: String| {
         Some(Takeover { pool: name(service, pool).to_owned(), ready, because })
@@ -172,23 +161,24 @@ pub(super) fn takeover(service: &table::Service) -> Option<Takeover> {
         let because = format!("an operator holds the service: {}", release(service));
         return told(first, false, because);
     }
-    if let Some((pool, ready)) = others().find(|(_, pool)| pool.available && is_trusted(pool)) {
-        return told(pool, true, shortage(ready).1);
-    }
-    match others().find(|(_, pool)| pool.available) {
-        Some((pool, _)) => {
-            told(pool, false, "its probes pass, but requests to it fail or meet silence".to_owned())
-        }
-        None => told(first, false, shortage(&service.pools[first]).0),
-    }
+    let is_ready = |pool: &table::Pool| readiness(pool, now) == Readiness::Ready;
+    let best = others().find(|(_, pool)| is_ready(pool));
+    let best = best.or_else(|| others().find(|(_, pool)| pool.available));
+    let (best, pool) = best.unwrap_or((first, &service.pools[first]));
+    let state = readiness(pool, now);
+    told(best, state == Readiness::Ready, readiness_told(pool, state))
 }
 
-/// Data path and probes agree on at least one endpoint.
-fn is_trusted(pool: &table::Pool) -> bool {
-    let modes = pool.modes.iter().zip(pool.endpoints());
-    let mut good =
-        modes.filter(|(mode, (_, verdict))| **mode == Mode::Active && *verdict == Verdict::Up);
-    good.any(|(_, (endpoint, _))| endpoint.live.is_trusted())
+fn readiness_told(pool: &table::Pool, state: Readiness) -> String {
+    let (short, enough) = shortage(pool);
+    match state {
+        Readiness::Ready => enough,
+        Readiness::Short => short,
+        Readiness::Unchecked => "it has no health check".to_owned(),
+        Readiness::Avoided => "its probes pass, but requests to it fail or meet silence".to_owned(),
+        Readiness::Stale => "no probe has passed for three intervals".to_owned(),
+        Readiness::Cold => "no warm connection to it is open yet".to_owned(),
+    }
 }
 
 /// `0 of 2 endpoints up, needs 1`, and the same of a pool that lacks nothing.
@@ -213,15 +203,16 @@ fn shortage(pool: &table::Pool) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::failover::{Ramp, State};
+    use crate::failover::{Ramp, State, Trouble};
     use crate::observe::fixture;
     use crate::table::Service;
     use crate::table::build::{self, Standing};
     use crate::table::history::{History, Moved};
     use crate::table::live::Doubt;
+    use crate::table::ready;
 
     const MOMENT: Moment =
         Moment { now: Duration::from_secs(1030), unix: Duration::from_secs(1_700_000_000) };
@@ -258,7 +249,7 @@ mod tests {
         let stands = service(Verdict::Up, |state| state.stands = true);
         assert_eq!(order_reason(&stands).as_deref(), Some("upgrade of hot"));
         assert_eq!(order_reason(&service(Verdict::Up, |_| {})), None);
-        let told = takeover(&held).unwrap();
+        let told = takeover(&held, MOMENT.now).unwrap();
         assert_eq!((&*told.pool, told.ready), ("hot", false));
         assert_eq!(told.because, "an operator holds the service: `standfast release app`");
     }
@@ -301,15 +292,23 @@ mod tests {
     #[test]
     fn a_pool_could_take_over_if_probes_and_requests_both_say_so() {
         let told = |service: &Service| {
-            let told = takeover(service).unwrap();
+            let told = takeover(service, MOMENT.now).unwrap();
             (told.ready, told.because)
         };
         let up = service(Verdict::Up, |_| {});
+        let stale = "no probe has passed for three intervals".to_owned();
+        assert_eq!(told(&up), (false, stale), "up by what it was long ago");
+        for endpoint in &up.pools[0].endpoints {
+            let cells = &endpoint.counters.probes;
+            cells.last_success_millis.store(1_029_000, Ordering::Relaxed);
+        }
         assert_eq!(told(&up), (true, "2 of 2 endpoints up".to_owned()));
+        assert!(ready::is_ready(&up.pools[0], MOMENT.now), "what the metric says");
         for endpoint in &up.pools[0].endpoints {
             endpoint.live.doubt(Doubt::Silent, Duration::from_secs(1));
         }
         assert!(!told(&up).0);
+        assert!(!ready::is_ready(&up.pools[0], MOMENT.now), "and no more");
         let unknown = "0 of 2 endpoints up, needs 1 (2 not known yet)".to_owned();
         assert_eq!(told(&service(Verdict::Unknown, |_| {})), (false, unknown));
         let down = "0 of 2 endpoints up, needs 1".to_owned();

@@ -32,18 +32,34 @@ pub struct Noted {
 #[derive(Debug, Clone)]
 struct Entry {
     noted: Noted,
-    /// When the first of them began.
-    first: Duration,
     count: u64,
+}
+
+/// What was last seen of one endpoint.
+#[derive(Debug, Default)]
+struct Ring {
+    entries: VecDeque<Entry>,
+    /// When requests first met silence or a broken connection there, unless a probe that began
+    /// later succeeded.
+    sign: Option<Sign>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Sign {
+    at: Duration,
+    what: &'static str,
 }
 
 /// The last observations of every endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Observations(HashMap<EndpointId, VecDeque<Entry>>);
+pub(super) struct Observations(HashMap<EndpointId, Ring>);
 
 impl Observations {
     pub(super) fn note(&mut self, id: EndpointId, noted: Noted) {
-        let ring = self.0.entry(id).or_default();
+        let Ring { entries: ring, sign } = self.0.entry(id).or_default();
+        if noted.success {
+            *sign = sign.filter(|sign| sign.at > noted.began);
+        }
         if let Some(last) = ring.back_mut().filter(|last| last.is_continued_by(&noted)) {
             last.count += 1;
             last.noted.at = noted.at;
@@ -52,7 +68,13 @@ impl Observations {
         if ring.len() == KEPT {
             ring.pop_front();
         }
-        ring.push_back(Entry { first: noted.began, noted, count: 1 });
+        ring.push_back(Entry { noted, count: 1 });
+    }
+
+    /// Requests met there what is no evidence by itself.
+    pub(super) fn sighted(&mut self, id: EndpointId, what: &'static str, at: Duration) {
+        let (sign, new) = (&mut self.0.entry(id).or_default().sign, Sign { at, what });
+        *sign = Some(sign.map_or(new, |first| first.min(new)));
     }
 
     /// Forgets endpoints that are gone.
@@ -60,21 +82,26 @@ impl Observations {
         self.0.retain(|id, _| keep(*id));
     }
 
-    /// The first failure live traffic met at one of these endpoints since `since`.
-    pub(super) fn first_live(&self, pool: &Pool, since: Duration) -> Option<Duration> {
-        let entries = pool.endpoints.iter().filter_map(|endpoint| self.0.get(&endpoint.id));
-        let live = entries.flatten().filter(|entry| {
-            entry.noted.source == Source::Live && !entry.noted.success && entry.first >= since
-        });
-        live.map(|entry| entry.first).min()
+    /// When requests first met the event that cost a pool its endpoints, no earlier than `since`.
+    pub(super) fn first_sign(&self, pool: &Pool, since: Duration) -> Option<Duration> {
+        let rings = pool.endpoints.iter().filter_map(|endpoint| self.0.get(&endpoint.id));
+        rings.filter_map(|ring| ring.sign).map(|sign| sign.at).filter(|at| *at >= since).min()
+    }
+
+    /// What the last probe of an endpoint that failed met, if that was no earlier than `since`.
+    pub(super) fn last_probe_met(&self, id: EndpointId, since: Duration) -> Option<&str> {
+        let failed = |entry: &&Entry| !entry.noted.success && entry.noted.source != Source::Live;
+        let last = self.0.get(&id)?.entries.iter().rev().find(failed)?;
+        (last.noted.at >= since).then_some(&*last.noted.result)
     }
 
     /// The last failures of each endpoint of a pool that is `blamed`, and the last success of each
-    /// endpoint of one that is `proved`; oldest first.
+    /// endpoint of one that is `proved`; oldest first. With what requests met since it `began`.
     pub(super) fn of_move(
         &self,
         blamed: Option<&Arc<Pool>>,
         proved: Option<&Arc<Pool>>,
+        began: Duration,
         clock: Clock,
     ) -> Vec<Evidence> {
         let endpoints = |pool: Option<&'_ Arc<Pool>>| -> Vec<Arc<Endpoint>> {
@@ -91,13 +118,20 @@ impl Observations {
         });
         let mut told = newest(against.collect());
         told.extend(newest(proof.collect()));
-        told.sort_by_key(|(_, entry)| entry.noted.at);
-        told.into_iter().map(|(endpoint, entry)| entry.evidence(endpoint, clock)).collect()
+        let told = told.into_iter().map(|(endpoint, entry)| entry.evidence(endpoint, clock));
+        let signs = blamed.iter().filter_map(|endpoint| {
+            let sign = self.0.get(&endpoint.id)?.sign.filter(|sign| sign.at >= began)?;
+            Some(sign.evidence(endpoint, clock))
+        });
+        let mut told: Vec<_> = told.chain(signs.take(TOLD)).collect();
+        told.sort_by_key(|seen| seen.at);
+        told
     }
 
     /// The newest first.
     fn ring(&self, endpoint: &Endpoint) -> impl Iterator<Item = &Entry> {
-        self.0.get(&endpoint.id).into_iter().flatten().rev()
+        let ring = self.0.get(&endpoint.id);
+        ring.into_iter().flat_map(|ring| &ring.entries).rev()
     }
 }
 
@@ -105,6 +139,21 @@ fn newest<T>(mut told: Vec<(T, &Entry)>) -> Vec<(T, &Entry)> {
     told.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.noted.at));
     told.truncate(TOLD);
     told
+}
+
+impl Sign {
+    fn evidence(self, endpoint: &Endpoint, clock: Clock) -> Evidence {
+        Evidence {
+            pool: endpoint.pool.to_string(),
+            endpoint: endpoint.config.name.to_string(),
+            source: Source::Live,
+            result: self.what.to_owned(),
+            success: false,
+            count: 1,
+            at: clock.stamp(self.at),
+            phases: None,
+        }
+    }
 }
 
 impl Entry {

@@ -1,11 +1,12 @@
 //! ● A service's counters at one moment: the cost of a move is the difference between two of them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::failover::record::Cost;
 use crate::table::counters::{Codes, Loss, Proof, UpstreamError};
-use crate::table::{EndpointId, Pool, Table};
+use crate::table::{Endpoint, EndpointId, Pool, Table};
 
 /// Samples kept of a service. The youngest lie a second apart, older ones ever further.
 const KEPT: usize = 24;
@@ -83,20 +84,41 @@ impl Sample {
         &'a self,
         earlier: &'a Self,
         pool: &'a Pool,
-    ) -> impl Iterator<Item = (EndpointId, &'static str, u64)> + 'a {
+    ) -> impl Iterator<Item = (EndpointId, (UpstreamError, &'static str), u64)> + 'a {
         let of = |sample: &'a Self, id: EndpointId| {
             sample.failures.iter().find(|(known, _)| *known == id).map(|(_, counts)| counts)
         };
         let none = &[0; UpstreamError::ALL.len()];
-        let counts = pool.endpoints.iter().flat_map(move |endpoint| {
-            let now = of(self, endpoint.id).unwrap_or(none);
-            let before = of(earlier, endpoint.id).unwrap_or(none);
-            UpstreamError::ALL.iter().zip(now).zip(before).map(move |((kind, now), before)| {
-                (endpoint.id, kind.1, now.saturating_sub(*before))
-            })
-        });
+        let counts =
+            pool.endpoints.iter().flat_map(move |endpoint| {
+                let now = of(self, endpoint.id).unwrap_or(none);
+                let before = of(earlier, endpoint.id).unwrap_or(none);
+                UpstreamError::ALL.iter().zip(now).zip(before).map(move |((kind, now), before)| {
+                    (endpoint.id, *kind, now.saturating_sub(*before))
+                })
+            });
         counts.filter(|(.., count)| *count > 0)
     }
+}
+
+/// How a request failed, for people.
+pub(super) fn words(kind: UpstreamError) -> &'static str {
+    match kind {
+        UpstreamError::Refused => "connection refused",
+        UpstreamError::Unreachable => "no way to it",
+        UpstreamError::ConnectTimeout => "no connection in time",
+        UpstreamError::Tls => "TLS failed",
+        UpstreamError::Reset => "connection reset",
+        UpstreamError::Timeout => "no answer in time",
+        UpstreamError::Malformed => "the answer was not HTTP",
+    }
+}
+
+/// When a request last failed like this at an endpoint; none if only warm connections did.
+pub(super) fn last_failure(endpoint: &Endpoint, kind: UpstreamError) -> Option<Duration> {
+    let cells = endpoint.counters.workers.iter();
+    let last = cells.map(|cells| cells.last_errors[kind as usize].load(Ordering::Relaxed)).max()?;
+    Some(Duration::from_micros(last.checked_sub(1)?))
 }
 
 fn total(codes: &Codes) -> u64 {

@@ -41,6 +41,7 @@ fn told(table: &Table, began: u64, decided: u64) -> Told<'static> {
         held: false,
         aborted: None,
         began: millis(began),
+        first_failure: millis(began),
         decided: millis(decided),
         published: millis(decided) + Duration::from_micros(50),
         clock: Clock { now: millis(decided), unix: Duration::from_secs(1_000_000) },
@@ -89,7 +90,9 @@ fn a_move_is_recorded_with_evidence_rules_and_times_and_completed_when_all_is_qu
     let elsewhere = millis(10_403).as_nanos() as u64 + 1;
     table.services[0].counters.first_elsewhere.store(elsewhere, Ordering::Relaxed);
 
-    let records = ledger.moved(&table, &told(&table, 10_410, 10_420));
+    hot.endpoints[0].counters.workers.of(1).failed_at(UpstreamError::Refused, millis(10_407));
+
+    let records = ledger.moved(&table, &told(&table, 10_400, 10_420));
     assert_eq!(ids(&records), [("app-1", false)]);
     let record = &records[0];
     assert_eq!((&*record.from, &*record.to), ("hot", "standby"));
@@ -97,6 +100,7 @@ fn a_move_is_recorded_with_evidence_rules_and_times_and_completed_when_all_is_qu
     let since = |stamp: Stamp| times.decided.since(stamp).as_millis();
     assert_eq!(since(times.first_evidence), 20, "the first refused request, not the first probe");
     assert_eq!(since(times.first_success.unwrap()), 17);
+    assert_eq!(since(times.first_failure.unwrap()), 20);
     assert_eq!(record.rules["unhealthy_threshold"], "3");
     assert_eq!(record.rules["interval"], "1s");
     assert_eq!(record.rules["timeout"], "800ms");
@@ -106,13 +110,15 @@ fn a_move_is_recorded_with_evidence_rules_and_times_and_completed_when_all_is_qu
     let confirm = ("hot", Source::Confirm, 1);
     let proof = ("standby", Source::Confirm, 1);
     assert_eq!(told, [proof, confirm, confirm, confirm, ("hot", Source::Live, 3)]);
+    assert_eq!(since(record.evidence[4].at), 13, "when the last request failed");
 
     // It goes on for a while: a request at hot is lost, another one is rescued late.
-    assert_eq!(ledger.tick(&table, millis(11_000)), []);
+    assert_eq!(ledger.tick(&table, millis(11_000)), [], "nothing new");
     lose(&table);
     rescue(&table, 2_100);
     hot.endpoints[0].leave();
-    assert_eq!(ledger.tick(&table, millis(12_000)), []);
+    let known = ledger.tick(&table, millis(12_000));
+    assert_eq!((known[0].1.complete, known[0].1.cost.lost_total()), (false, 1));
     let known = ledger.tick(&table, millis(13_000));
     assert_eq!(known.len(), 1);
     let record = &known[0].1;
@@ -124,15 +130,79 @@ fn a_move_is_recorded_with_evidence_rules_and_times_and_completed_when_all_is_qu
 }
 
 #[test]
-fn a_record_is_complete_after_35_seconds_whatever_is_still_in_flight() {
+fn a_record_says_what_still_waits_and_is_complete_when_that_ended_or_was_cut() {
     let table = table();
     let mut ledger = settled(&table);
-    table.services[0].pools[0].endpoints[1].enter();
-    ledger.moved(&table, &told(&table, 10_500, 10_500));
-    let mut ticks = (11..60).map(|second| (second, ledger.tick(&table, millis(second * 1000))));
+    let hanging = &table.services[0].pools[0].endpoints[1];
+    (0..3).for_each(|_| hanging.enter());
+    let records = ledger.moved(&table, &told(&table, 10_500, 10_500));
+    let waiting = records[0].waiting.unwrap();
+    let after = waiting.until.since(records[0].times.published);
+    assert_eq!(
+        (waiting.requests, after),
+        (3, Duration::from_secs(45)),
+        "close_after, spread and 5 s"
+    );
+    assert_eq!(ledger.tick(&table, millis(11_000)), []);
+    hanging.leave();
+    lose(&table);
+    let known = ledger.tick(&table, millis(12_000));
+    assert_eq!(known[0].1.waiting.unwrap().requests, 2);
+    assert_eq!((known[0].1.cost.lost_total(), known[0].1.complete), (1, false));
+    let mut ticks = (13..60).map(|second| (second, ledger.tick(&table, millis(second * 1000))));
     let (second, known) = ticks.find(|(_, known)| !known.is_empty()).unwrap();
-    assert_eq!(second, 46);
-    assert!(known[0].1.complete);
+    assert_eq!(second, 56);
+    assert!(known[0].1.complete && known[0].1.waiting.is_none());
+}
+
+#[test]
+fn the_first_evidence_is_what_requests_met_before_any_probe_could_tell() {
+    let table = table();
+    let mut ledger = settled(&table);
+    let hot = &table.services[0].pools[0];
+    let moved = Move {
+        from: 0,
+        to: 1,
+        cause: Cause::Health,
+        first_evidence: millis(10_450),
+        first_failure: millis(10_850),
+        decided: millis(10_900),
+    };
+    let first = |ledger: &Ledger| ledger.first_evidence(hot, &moved).as_millis();
+    assert_eq!(first(&ledger), 10_450, "the probe that failed first");
+    // Silent for a moment long ago, and dead since before: neither is of this event.
+    ledger.sighted(hot.endpoints[0].id, SILENCE, millis(7_000));
+    assert_eq!(first(&ledger), 10_450);
+    let well = |began: u64| Noted {
+        success: true,
+        began: millis(began),
+        at: millis(began + 2),
+        ..failed(0, Source::Probe, "200")
+    };
+    ledger.observed(hot.endpoints[0].id, well(7_500));
+    ledger.sighted(hot.endpoints[0].id, SILENCE, millis(10_430));
+    ledger.sighted(hot.endpoints[0].id, SILENCE, millis(10_600));
+    ledger.observed(hot.endpoints[0].id, well(10_429));
+    assert_eq!(first(&ledger), 10_430, "a probe that began before it says nothing of it");
+    let records = ledger.moved(&table, &told(&table, 10_430, 10_900));
+    let silence = &records[0].evidence[0];
+    assert_eq!((&*silence.result, silence.at), (SILENCE, records[0].times.first_evidence));
+    ledger.observed(hot.endpoints[0].id, well(10_601));
+    assert_eq!(first(&ledger), 10_450, "it answered");
+}
+
+#[test]
+fn an_answer_from_elsewhere_before_the_evidence_is_not_the_first_after_it() {
+    let table = table();
+    let mut ledger = settled(&table);
+    let early = millis(10_390).as_nanos() as u64 + 1;
+    table.services[0].counters.first_elsewhere.store(early, Ordering::Relaxed);
+    ledger.moved(&table, &told(&table, 10_400, 10_420));
+    rescue(&table, 1);
+    ledger.tick(&table, millis(10_431));
+    let known = ledger.tick(&table, millis(11_000));
+    let times = known[0].1.times;
+    assert_eq!(times.first_success.unwrap().since(times.first_evidence), millis(31));
 }
 
 #[test]
@@ -149,7 +219,8 @@ fn the_next_move_completes_the_record_before_and_counts_nothing_twice() {
     assert_eq!(records[1].cost, Cost::default());
     lose(&table);
     let known: Vec<_> = (11..60).flat_map(|s| ledger.tick(&table, millis(s * 1000))).collect();
-    assert_eq!((known.len(), known[0].1.cost.lost_total()), (1, 1));
+    let complete: Vec<_> = known.iter().filter(|(_, record)| record.complete).collect();
+    assert_eq!((complete.len(), complete[0].1.cost.lost_total()), (1, 1));
 }
 
 #[test]

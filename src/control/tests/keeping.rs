@@ -27,7 +27,7 @@ async fn a_move_is_published_with_its_record_which_is_completed_later() {
     let record = &known[0];
     assert_eq!((&*record.id, record.complete), ("app-1", false));
     assert_eq!((&*record.from, &*record.to), ("hot", "standby"));
-    assert_eq!(record.reason, "0 of 1 endpoints up, needs 1");
+    assert_eq!(record.reason, "connection refused; 0 of 1 endpoints up, needs 1");
     assert_eq!(record.rules["unhealthy_threshold"], "3");
     let failures: Vec<_> = record.evidence.iter().filter(|seen| !seen.success).collect();
     assert_eq!(failures.len(), 3, "{:#?}", record.evidence);

@@ -54,7 +54,7 @@ async fn a_failover_is_told_in_one_line_for_each_thing_that_changed() {
                     why=\"connection refused; 3 failures in a row within 2";
     assert!(verdict.starts_with(expected), "{verdict}");
     let expected = "WARN failover service=app from=hot to=standby cause=health \
-                    why=\"0 of 1 endpoints up, needs 1; first evidence 2";
+                    why=\"connection refused; 0 of 1 endpoints up, needs 1; first evidence 2";
     assert!(moved.starts_with(expected), "{moved}");
     let expected = "INFO failover record id=\"app-1\" complete=false record=\"{";
     assert!(record.starts_with(expected), "{record}");

@@ -25,7 +25,7 @@ async fn three_refusals_move_the_whole_service_in_one_publish() {
     assert_eq!((app.cause, rig.verdict(HOT)), (Cause::Health, Verdict::Down));
     let last = app.history.last.clone().unwrap();
     assert_eq!((&*last.from, &*last.to), ("hot", "standby"));
-    assert_eq!(&*last.reason, "0 of 1 endpoints up, needs 1");
+    assert_eq!(&*last.reason, "connection refused; 0 of 1 endpoints up, needs 1");
     assert!(between(last.published - last.first_evidence, 20, 25), "{last:?}");
     assert_eq!(app.pools[0].details[0].reason.as_deref(), Some("connection refused"));
     assert_eq!(app.history.detection.count, 1);
@@ -183,7 +183,57 @@ async fn the_first_evidence_is_the_first_failed_probe_of_any_endpoint_of_the_poo
     let first =
         asked.iter().find(|(name, at, _)| *at > killed && hot.contains(&&**name)).unwrap().1;
     let last = rig.app().history.last.clone().unwrap();
-    assert!(between(last.first_evidence - first, 0, 3), "{first:?} {last:?}");
+    assert!(between(first - last.first_evidence, 0, 1), "{first:?} {last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_evidence_of_silence_is_the_question_nobody_answered() {
+    let rig = settled().await;
+    let silent = rig.sim.start.elapsed();
+    rig.sim.let_be(HOT, Life::Silent);
+    rig.until(|table| serving(table) == 1).await;
+    let asked = rig.sim.asked.lock().unwrap();
+    let first = asked.iter().find(|(name, at, _)| *at > silent && name == HOT).unwrap().1;
+    let app = rig.app();
+    let last = app.history.last.clone().unwrap();
+    assert!(between(first - last.first_evidence, 0, 1), "{first:?} {last:?}");
+    let times = app.history.records[0].times;
+    let known = times.first_failure.unwrap().since(times.first_evidence);
+    assert!(between(known, 800, 802), "patience is over: {known:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_evidence_is_what_a_request_met_where_probes_confirm_it() {
+    let rig = settled().await;
+    let id = rig.app().pools[0].endpoints[0].id;
+    rig.sim.let_be(HOT, Life::Silent);
+    let at = rig.sim.start.elapsed() - Duration::from_millis(30);
+    rig.sightings.send(Sighting { endpoint: id, kind: Seen::Silent, at }).await.unwrap();
+    rig.until(|table| serving(table) == 1).await;
+    let app = rig.app();
+    let last = app.history.last.clone().unwrap();
+    assert_eq!(last.first_evidence, at);
+    let seen = &app.history.records[0].evidence;
+    assert!(seen.iter().any(|seen| &*seen.result == "silence" && !seen.success), "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nothing_is_known_of_is_unknown_since_it_came() {
+    let late = Duration::from_secs(48 * 60 * 60);
+    let table = build::first(two_pools(), 1, late);
+    let memory = Memory::new(&table);
+    for (endpoint, _) in table.endpoints() {
+        assert_eq!(memory.standing(endpoint.id).detail.since, late);
+    }
+    assert!(table.services[0].pools.iter().all(|pool| pool.details[0].since == late));
+    let rig = settled().await;
+    let now = rig.sim.start.elapsed();
+    let fresh = app(&[HOT, "10.0.1.9:80"], &[STANDBY]);
+    rig.sim.let_be("10.0.1.9:80", Life::Silent);
+    let new = config(vec![listener("web", "0.0.0.0:80", &[0])], vec![fresh]);
+    rig.reload_to(&new, false).await.unwrap();
+    let detail = &rig.app().pools[0].details[1];
+    assert!(detail.since >= now, "{detail:?}");
 }
 
 #[tokio::test(start_paused = true)]

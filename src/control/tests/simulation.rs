@@ -3,13 +3,18 @@
 
 use super::*;
 use crate::config::{Failback, Failover, HealthCheck};
-use crate::failover::Trouble;
+use crate::failover::record::{Evidence, Stamp};
+use crate::failover::{Record, Trouble};
+use crate::table::history::Moved;
 
 const POOLS: [&str; 3] = ["hot", "standby", "third"];
 /// What one seed simulates.
 const LENGTH: Duration = Duration::from_secs(4 * 60);
 /// How often users see what their endpoints do.
 const USERS: Duration = Duration::from_millis(400);
+
+/// What a record tells in whole microseconds.
+const STAMPS: Duration = Duration::from_micros(1);
 
 struct Play {
     rig: Rig,
@@ -92,6 +97,7 @@ impl Play {
     /// What must hold of any table after the one before it.
     fn check(&mut self) {
         let app = self.rig.app();
+        app.history.records.iter().for_each(|record| assert_in_order(record));
         let before = std::mem::replace(&mut self.before, Arc::clone(&app));
         let returns = |app: &Service| -> u64 {
             let counts = app.history.counts.iter();
@@ -112,9 +118,13 @@ impl Play {
         if last.cause == Cause::Health {
             let unsure = before.failover.trouble == Some(Trouble::Unsure);
             assert!(!unsure || last.decided > last.first_evidence, "{last:?}");
+            let record = app.history.records.back().expect("and told in full");
+            assert_told(record, last);
+            let first_failure =
+                last.decided - since(record.times.decided, record.times.first_failure);
             let answered = self.rig.sim.answered.lock().unwrap();
             let proofs = self.endpoints[app.serving].iter().filter(|name| {
-                answered.get(*name).is_some_and(|began| *began > last.first_evidence)
+                answered.get(*name).is_some_and(|began| *began + STAMPS > first_failure)
             });
             let needed = app.pools[app.serving].config.min_healthy as usize;
             assert!(proofs.count() >= needed, "no proof: {last:?}");
@@ -257,6 +267,35 @@ impl Play {
         }
         self.check();
     }
+}
+
+/// From the later time back to the earlier, which is there.
+fn since(late: Stamp, early: Option<Stamp>) -> Duration {
+    late.since(early.expect("a move that health forced was evident"))
+}
+
+/// The times of a record follow each other.
+fn assert_in_order(record: &Record) {
+    let times = &record.times;
+    let order = [
+        Some(times.first_evidence),
+        times.first_failure,
+        Some(times.decided),
+        Some(times.published),
+        times.completed,
+    ];
+    assert!(order.iter().flatten().is_sorted(), "{record:#?}");
+    assert!(times.first_success.is_none_or(|at| at >= times.first_evidence), "{record:#?}");
+    assert_eq!(record.complete, times.completed.is_some());
+}
+
+/// A move that health forced tells against whom, by what, and as the metric does.
+fn assert_told(record: &Record, last: &Moved) {
+    let evidence = since(record.times.decided, Some(record.times.first_evidence));
+    let off = evidence.abs_diff(last.decided - last.first_evidence);
+    assert!(off <= STAMPS, "{record:#?}");
+    let named = |seen: &Evidence| !seen.success && record.reason.contains(&*seen.result);
+    assert!(record.evidence.iter().any(named), "{record:#?}");
 }
 
 async fn play(seed: u64) {

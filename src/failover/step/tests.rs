@@ -63,8 +63,14 @@ fn the_first_pool_serves_while_nothing_is_known_even_beside_a_pool_that_is_up() 
 #[test]
 fn a_dead_pool_is_left_at_once_and_the_move_names_the_first_evidence() {
     let step = State::start(2, secs(0)).step(&[DOWN(), UP()], AUTO, secs(2));
-    let moved =
-        Move { from: 0, to: 1, cause: Cause::Health, first_evidence: secs(1), decided: secs(2) };
+    let moved = Move {
+        from: 0,
+        to: 1,
+        cause: Cause::Health,
+        first_evidence: secs(1),
+        first_failure: secs(1),
+        decided: secs(2),
+    };
     assert_eq!(step.moved, Some(moved));
     assert_eq!((step.state.serving, step.state.since), (1, secs(2)));
 }

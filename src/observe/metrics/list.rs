@@ -49,7 +49,7 @@ metrics! {
     POOL_AVAILABLE: Gauge "standfast_pool_available" ["service", "pool", "priority"]
         "1 while at least min_healthy endpoints of the pool are up";
     POOL_READY: Gauge "standfast_pool_ready" ["service", "pool"]
-        "1 while the pool could take over now: available, probed well of late, warm if asked for";
+        "1 while the pool could take over now: available, trusted, freshly probed, warm if asked";
     POOL_ENDPOINTS: Gauge "standfast_pool_endpoints" ["service", "pool", "priority"]
         "Endpoints the pool has";
     POOL_ENDPOINTS_HEALTHY: Gauge "standfast_pool_endpoints_healthy"

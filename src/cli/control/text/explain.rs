@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::status::outlook;
-use super::{Clock, Paint, counted, duration, line, millis, one, thousands, wrapped};
+use super::{Clock, Paint, counted, cut, duration, line, millis, one, thousands, wrapped};
 use crate::admin::view::Service;
-use crate::failover::record::{Cost, Evidence, Source, Stamp};
+use crate::failover::record::{Cost, Evidence, Source, Stamp, Waiting};
 use crate::failover::{Cause, Record};
 
-/// Lines of the timeline that are evidence; the rest is listed by endpoint alone.
-const MOST_EVIDENCE: usize = 8;
+/// Lines of the timeline that are failures; the rest is listed by endpoint alone.
+const MOST_FAILURES: usize = 8;
+/// Characters of what was seen in the timeline; below it is told in full.
+const BRIEF: usize = 40;
 
 const INDENT: &str = "              ";
 
@@ -31,7 +33,7 @@ pub(crate) fn explain(
         out.push_str(&paint.bad(&told));
     }
     head(&mut out, "what it cost", paint);
-    cost(&mut out, record, paint);
+    cost(&mut out, record, clock, paint);
     head(&mut out, "how it went", paint);
     timeline(&mut out, record);
     if !record.evidence.is_empty() {
@@ -87,7 +89,7 @@ fn because(record: &Record) -> String {
     told
 }
 
-fn cost(out: &mut String, record: &Record, paint: Paint) {
+fn cost(out: &mut String, record: &Record, clock: Clock, paint: Paint) {
     let cost = &record.cost;
     let Cost { requests, held, in_flight, .. } = cost;
     let of = counted(*requests, "request");
@@ -112,8 +114,23 @@ fn cost(out: &mut String, record: &Record, paint: Paint) {
     let left = format!("  in flight  {} at {} when it moved", thousands(*in_flight), record.from);
     line(out, &left);
     if !record.complete {
-        line(out, "  not final yet: requests are still on their way");
+        line(out, "  NOT FINAL  it may grow by what is still under way");
     }
+    if let Some(waiting) = &record.waiting {
+        wrapped(out, "             ", &still_there(record, *waiting, clock));
+    }
+}
+
+/// What the cost may yet grow by.
+fn still_there(record: &Record, waiting: Waiting, clock: Clock) -> String {
+    let Waiting { requests, until } = waiting;
+    let (requests, from, until) = (thousands(requests), &record.from, clock.local(until));
+    let until = until.split_once(' ').map_or(&*until, |(_, time)| time);
+    let why = match record.cause {
+        Cause::Health => "they may have been read, so they are not sent again",
+        _ => "they are being answered",
+    };
+    format!("  waiting    {requests} at {from} still: {why}; final by {until} at the latest")
 }
 
 /// `40 idempotent, 895 not_sent`.
@@ -131,8 +148,11 @@ fn timeline(out: &mut String, record: &Record) {
         .evidence
         .iter()
         .find(|seen| seen.success && seen.pool == record.to && seen.at >= times.first_evidence);
-    for seen in failures.chain(proof).take(MOST_EVIDENCE) {
-        events.push((seen.at, 1, format!("{}: {}", seen.endpoint, what(seen))));
+    let mut failures: Vec<&Evidence> = failures.collect();
+    failures.sort_by_key(|seen| seen.at);
+    let more = failures.len().saturating_sub(MOST_FAILURES);
+    for seen in failures.into_iter().take(MOST_FAILURES).chain(proof) {
+        events.push((seen.at, 1, format!("{}: {}", seen.endpoint, what(seen, BRIEF))));
     }
     if times.first_evidence < times.decided {
         events.push((times.first_evidence, 0, format!("first evidence against {}", record.from)));
@@ -152,6 +172,12 @@ fn timeline(out: &mut String, record: &Record) {
     for (at, _, text) in events {
         wrapped(out, INDENT, &format!("{:>12}  {text}", offset(at, times.first_evidence)));
     }
+    if more > 0 {
+        line(
+            out,
+            &format!("{INDENT}and {} are listed below", counted(more as u64, "more failure")),
+        );
+    }
 }
 
 /// From the first evidence on, or before it.
@@ -164,14 +190,14 @@ fn offset(at: Stamp, first: Stamp) -> String {
     }
 }
 
-/// What one observation saw.
-fn what(seen: &Evidence) -> String {
+/// What one observation saw, in so many characters and how often.
+fn what(seen: &Evidence, most: usize) -> String {
     let source = match seen.source {
         Source::Probe => "probe",
         Source::Confirm => "confirm probe",
         Source::Live => "live traffic",
     };
-    let mut told = format!("{source}: {}", seen.result);
+    let mut told = format!("{source}: {}", cut(&seen.result, most));
     if seen.count > 1 {
         let _ = write!(told, ", {} times, the last then", thousands(seen.count));
     }
@@ -190,7 +216,7 @@ fn by_endpoint(out: &mut String, record: &Record) {
             shown = Some(endpoint);
         }
         let at = offset(seen.at, record.times.first_evidence);
-        wrapped(out, INDENT, &format!("{at:>12}  {}{}", what(seen), phases(seen)));
+        wrapped(out, INDENT, &format!("{at:>12}  {}{}", what(seen, usize::MAX), phases(seen)));
     }
 }
 
@@ -238,7 +264,7 @@ mod tests {
         let expected = "\
 app-3: app moved from hot to standby
   2026-11-20 21:28:01, 3 h 19 m ago
-  because hot failed: 0 of 2 endpoints up, needs 1
+  because hot failed: connection refused; 0 of 2 endpoints up, needs 1
 
 what it cost
   lost       3 of 3,210 requests: 3 not_idempotent
@@ -291,6 +317,7 @@ what comes next
         (ordered.forced, ordered.held, ordered.complete) = (true, true, false);
         (ordered.from, ordered.to) = ("standby".to_owned(), "hot".to_owned());
         ordered.evidence.clear();
+        ordered.waiting = Some(Waiting { requests: 12, until: Stamp(FIRST + 36_000_000) });
         ordered.cost = Cost::default();
         ordered.times.first_evidence = ordered.times.decided;
         let told = explain(&ordered, Some(&service()), CLOCK, Paint(false));
@@ -298,7 +325,8 @@ what comes next
             "app moved from standby to hot",
             "ordered it: upgrade; FORCED although it was worse; to stay\n    there until released",
             "  lost       none of 0 requests\n",
-            "not final yet",
+            "NOT FINAL  it may grow by",
+            "waiting    12 at standby still: they are being answered; final by 21:28:37 at\n",
             "standby serves again: `standfast history app`",
         ] {
             assert!(told.contains(part), "{part}: {told}");

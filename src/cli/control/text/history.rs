@@ -1,9 +1,8 @@
-//! ● `standfast history`: one line for each move, the newest first.
+//! ● `standfast history`: each move in two lines, what it was and why, the newest first.
 
 use super::{Clock, Paint, clean, cut, duration, millis, one};
 use crate::failover::Record;
 
-/// Narrow enough to leave room for the reason.
 const MOST_ID: usize = 16;
 const MOST_MOVE: usize = 24;
 
@@ -11,16 +10,14 @@ pub(crate) fn history(records: &[Record], clock: Clock, paint: Paint) -> String 
     if records.is_empty() {
         return "nothing has moved yet\n".to_owned();
     }
-    let heads = ["ID", "WHEN", "AGO", "FROM → TO", "CAUSE", "LOST", "FOUND", "REASON"];
+    let heads = ["ID", "WHEN", "AGO", "FROM → TO", "CAUSE", "LOST", "FOUND IN"];
     let heads = heads.map(str::to_owned);
     let rows: Vec<_> = records.iter().map(|record| row(record, clock)).collect();
     let all = || std::iter::once(&heads).chain(&rows);
     let width =
         |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let mut widths: [usize; 8] = std::array::from_fn(width);
-    // The last one takes what is left.
-    widths[7] = 0;
-    let told = |row: &[String; 8]| {
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let told = |row: &[String; 7]| {
         let cells = row.iter().zip(widths).map(|(text, width)| format!("{text:width$}"));
         one(&cells.collect::<Vec<_>>().join("  "))
     };
@@ -28,11 +25,20 @@ pub(crate) fn history(records: &[Record], clock: Clock, paint: Paint) -> String 
     for (record, row) in records.iter().zip(&rows) {
         let line = told(row);
         out.push_str(&if record.cost.lost_total() > 0 { paint.bad(&line) } else { line });
+        out.push_str(&one(&format!("    {}", reason(record))));
     }
     out
 }
 
-fn row(record: &Record, clock: Clock) -> [String; 8] {
+fn reason(record: &Record) -> String {
+    let forced = if record.forced { "forced: " } else { "" };
+    match &record.aborted {
+        Some(aborted) => format!("ABORTED: {aborted}"),
+        None => format!("{forced}{}", record.reason),
+    }
+}
+
+fn row(record: &Record, clock: Clock) -> [String; 7] {
     let Record { id, from, to, cause, times, .. } = record;
     let mut age = duration(clock.age(times.decided));
     // The larger unit will do.
@@ -51,11 +57,6 @@ fn row(record: &Record, clock: Clock) -> [String; 8] {
         true => record.cost.lost_total().to_string(),
         false => format!("{}+", record.cost.lost_total()),
     };
-    let forced = if record.forced { "forced: " } else { "" };
-    let reason = match &record.aborted {
-        Some(aborted) => format!("ABORTED: {aborted}"),
-        None => format!("{forced}{}", record.reason),
-    };
     [
         cut(&clean(id), MOST_ID),
         when,
@@ -64,7 +65,6 @@ fn row(record: &Record, clock: Clock) -> [String; 8] {
         cause.label().to_owned(),
         lost,
         found,
-        clean(&reason),
     ]
 }
 
@@ -79,7 +79,7 @@ mod tests {
     const CLOCK: Clock = Clock { now: Stamp(FIRST + 1_200_000_000), offset: |_| 3_600 };
 
     #[test]
-    fn a_move_is_one_line_with_what_it_cost() {
+    fn a_move_is_two_lines_with_what_it_cost_and_why() {
         let (lost, mut ordered) = (record(12), record(11));
         (ordered.cause, ordered.reason) = (Cause::Manual, "upgrade of hot to 1.37".to_owned());
         (ordered.from, ordered.to) = ("standby".to_owned(), "hot".to_owned());
@@ -90,9 +90,11 @@ mod tests {
         ordered.complete = false;
         let page = history(&[lost, ordered], CLOCK, Paint(false));
         let expected = "\
-ID      WHEN                 AGO    FROM → TO      CAUSE   LOST  FOUND  REASON
-app-12  11-20 22:28:01       19 m   hot → standby  health  3     42 ms  0 of 2 …
-app-11  2025-10-16 22:28:01  400 d  standby → hot  manual  0+    -      upgrade…
+ID      WHEN                 AGO    FROM → TO      CAUSE   LOST  FOUND IN
+app-12  11-20 22:28:01       19 m   hot → standby  health  3     42 ms
+    connection refused; 0 of 2 endpoints up, needs 1
+app-11  2025-10-16 22:28:01  400 d  standby → hot  manual  0+    -
+    upgrade of hot to 1.37
 ";
         assert_eq!(page, expected);
         assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
