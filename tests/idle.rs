@@ -299,3 +299,31 @@ fn graceful_restart_of_an_ingress_costs_no_post() {
     }
     proxy.stop();
 }
+
+#[test]
+fn idle_client_connection_costs_a_kilobyte_or_two() {
+    const COUNT: usize = 3000;
+    let (lab, bind) = (Lab::new(), free_address());
+    let endpoint = Endpoint::start(|conn| {
+        while conn.request().is_some() {
+            conn.answer(200, "ok");
+        }
+    });
+    let proxy = Proxy::start(&lab, &one_worker(&plain(bind, &endpoint.url())));
+    let open = |count| {
+        let mut clients: Vec<_> = (0..count).map(|_| Client::plain(bind)).collect();
+        clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status(), 200));
+        clients
+    };
+    // What the first ones bring along stays.
+    drop(open(300));
+    let before = proxy.resident();
+    let clients = open(COUNT);
+    let each = until("they are at rest", || {
+        let each = proxy.resident().saturating_sub(before) / COUNT as u64;
+        (each < 3 * 1024).then_some(each)
+    });
+    println!("{each} bytes each");
+    drop(clients);
+    proxy.stop();
+}

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use super::side::Parts;
 use crate::stream::Stream;
 
 /// A head and what followed it into the same read, or a run of body bytes.
@@ -18,6 +19,7 @@ pub struct Buffer {
 pub struct Store {
     small: RefCell<Vec<Box<[u8]>>>,
     large: RefCell<Vec<Box<[u8]>>>,
+    parts: RefCell<Vec<Parts>>,
 }
 
 impl Buffer {
@@ -108,6 +110,8 @@ impl Store {
     /// Bytes kept at the most: 1 MiB in small ones, 4 MiB in large ones.
     const SMALL_MAX: usize = 64;
     const LARGE_MAX: usize = 16;
+    /// A few KiB each.
+    const PARTS_MAX: usize = 64;
 
     fn take_small(&self) -> Box<[u8]> {
         self.small.borrow_mut().pop().unwrap_or_else(|| vec![0; Buffer::SMALL].into())
@@ -115,6 +119,17 @@ impl Store {
 
     fn take_large(&self) -> Box<[u8]> {
         self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; Buffer::LARGE].into())
+    }
+
+    pub fn take_parts(&self) -> Parts {
+        self.parts.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub fn put_parts(&self, parts: Parts) {
+        let mut shelf = self.parts.borrow_mut();
+        if shelf.len() < Self::PARTS_MAX {
+            shelf.push(parts);
+        }
     }
 
     fn put(&self, data: Box<[u8]>) {

@@ -38,6 +38,8 @@ pub struct Registry {
     /// No deadline is earlier, in milliseconds since the origin.
     next_due: Cell<u64>,
     now_millis: Cell<u64>,
+    /// Keys of the connections that linger.
+    lingering: RefCell<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -48,9 +50,23 @@ struct Entry {
     limit: Cell<u64>,
     waits_for: Cell<Option<EndpointId>>,
     idle: Cell<bool>,
+    /// When it was last set idle, in milliseconds since the origin.
+    idle_since: Cell<u64>,
+    linger: Cell<Linger>,
     session: Session,
     fired: Cell<Option<Fired>>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// Whether an idle connection keeps what the next request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Linger {
+    /// Nothing was asked yet.
+    No,
+    /// It is in the registry's list.
+    Yes,
+    /// It has done so for long enough.
+    Over,
 }
 
 /// One connection's place in the registry.
@@ -69,6 +85,11 @@ impl Registry {
     const NEVER: u64 = u64::MAX;
     /// How often [`Registry::sweep`] is to be called.
     pub const TICK: Duration = Duration::from_millis(50);
+    /// Connections that linger at the most; a few KiB each.
+    const LINGERING_MAX: usize = 256;
+    /// Milliseconds for which a connection lingers: an active client's next request comes sooner,
+    /// and a silent one's memory is soon given back.
+    const LINGER: u64 = 2 * Self::TICK.as_millis() as u64;
 
     /// The time of the last sweep; at most one tick old.
     pub fn now_millis(&self) -> u64 {
@@ -82,6 +103,8 @@ impl Registry {
             limit: Cell::new(Self::NEVER),
             waits_for: Cell::new(None),
             idle: Cell::new(false),
+            idle_since: Cell::new(0),
+            linger: Cell::new(Linger::No),
             session: Session::default(),
             fired: Cell::new(None),
             waker: RefCell::new(None),
@@ -98,6 +121,7 @@ impl Registry {
     pub fn sweep(&self, now: Duration) {
         let now = now.as_millis() as u64;
         self.now_millis.set(now);
+        self.end_lingering(now);
         if now < self.next_due.get() {
             return;
         }
@@ -113,6 +137,27 @@ impl Registry {
             next = next.min(entry.deadline.get()).min(entry.session.close_at());
         }
         self.next_due.set(next);
+    }
+
+    /// Tells the connections that have lingered for long enough.
+    fn end_lingering(&self, now: u64) {
+        let entries = self.entries.borrow();
+        self.lingering.borrow_mut().retain(|key| {
+            // The place may have changed hands: then its new owner begins anew.
+            let Some(entry) = entries.get(*key).filter(|e| e.linger.get() == Linger::Yes) else {
+                return false;
+            };
+            if !entry.idle.get() {
+                entry.linger.set(Linger::No);
+                return false;
+            }
+            let over = now.saturating_sub(entry.idle_since.get()) >= Self::LINGER;
+            if over {
+                entry.linger.set(Linger::Over);
+                entry.wake();
+            }
+            !over
+        });
     }
 
     /// Ends the waits for endpoints that `is_gone` says are down or no longer there.
@@ -200,6 +245,28 @@ impl Ticket {
     /// Between two requests a connection may be asked to leave.
     pub fn set_idle(&self, idle: bool) {
         self.entry.idle.set(idle);
+        self.entry.idle_since.set(self.registry.now_millis());
+    }
+
+    /// While idle: whether what the next request needs is kept for a moment longer. When it no
+    /// longer is, the connection's task is woken.
+    pub fn lingers(&self) -> bool {
+        match self.entry.linger.get() {
+            Linger::Yes => true,
+            Linger::Over => {
+                self.entry.linger.set(Linger::No);
+                false
+            }
+            Linger::No => {
+                let mut lingering = self.registry.lingering.borrow_mut();
+                let has_room = lingering.len() < Registry::LINGERING_MAX;
+                if has_room {
+                    lingering.push(self.key);
+                    self.entry.linger.set(Linger::Yes);
+                }
+                has_room
+            }
+        }
     }
 
     /// Ready when the wait is over. To be polled first, before the work it guards.
@@ -241,6 +308,10 @@ impl Entry {
         if !matches!(self.fired.get(), Some(Fired::Deadline | Fired::SessionOver)) {
             self.fired.set(Some(fired));
         }
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
@@ -331,6 +402,38 @@ mod tests {
         bell.endpoint_is_silent();
         assert_eq!(poll(&ticket), Poll::Ready(Fired::EndpointDown));
         assert_eq!(poll(&ticket), Poll::Pending);
+    }
+
+    #[test]
+    fn a_connection_lingers_for_a_moment_after_its_last_request() {
+        let registry = registry();
+        let ticket = registry.register(ListenerId(0));
+        ticket.set_idle(true);
+        assert!(ticket.lingers());
+        registry.sweep(Duration::from_millis(1_099));
+        assert!(ticket.lingers());
+        // Another request came and went.
+        ticket.set_idle(false);
+        ticket.set_idle(true);
+        registry.sweep(Duration::from_millis(1_150));
+        assert!(ticket.lingers());
+        registry.sweep(Duration::from_millis(1_199));
+        assert!(!ticket.lingers());
+        assert!(ticket.lingers(), "after the next request it does again");
+    }
+
+    #[test]
+    fn no_more_than_so_many_connections_linger() {
+        let registry = registry();
+        let register = || registry.register(ListenerId(0));
+        let tickets: Vec<_> = (0..=Registry::LINGERING_MAX).map(|_| register()).collect();
+        tickets.iter().for_each(|ticket| ticket.set_idle(true));
+        let (last, others) = tickets.split_last().unwrap();
+        assert!(others.iter().all(Ticket::lingers) && !last.lingers());
+        // One that is busy, or gone, makes room at the next tick.
+        tickets[0].set_idle(false);
+        registry.sweep(Duration::from_millis(1_050));
+        assert!(last.lingers() && !tickets[0].lingers());
     }
 
     #[test]

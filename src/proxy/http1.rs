@@ -1,6 +1,5 @@
 //! ○ A client's connection over HTTP/1.1: reads heads, answers one request after the other.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -13,6 +12,7 @@ use super::exchange::{self, Call, Ended};
 use super::local::{Local, Snapshot};
 use super::record::{Line, Record, Way};
 use super::respond::{self, Answer};
+use super::resting::Resting;
 use super::side::Side;
 use super::upgrade::{Switch, Tunnel};
 use crate::clock;
@@ -22,15 +22,25 @@ use crate::stream::Stream;
 use crate::table::counters::Rejection;
 use crate::table::{Listener, ListenerId};
 
-/// A client's connection, from the first byte to the last.
+/// A client's connection while requests come, with all that they need.
 pub struct Connection {
     pub(super) local: Rc<Local>,
     listener: ListenerId,
     pub(super) ticket: Ticket,
     pub(super) side: Side,
     response: Response,
+    /// No request was answered on it yet.
+    fresh: bool,
     /// The endpoint switched to a WebSocket.
     switch: Option<Box<Switch>>,
+}
+
+/// What becomes of a connection.
+pub enum After {
+    /// The client is silent.
+    Rest(Resting),
+    Tunnel(Box<Tunnel>),
+    Over,
 }
 
 /// What became of waiting for a request.
@@ -41,55 +51,73 @@ pub(super) enum Head {
     Late {
         begun: bool,
     },
+    /// The client has been silent for a moment, and may be for long.
+    Rest,
     Closed,
 }
 
 impl Connection {
-    pub fn new(
-        local: Rc<Local>,
-        listener: ListenerId,
-        ticket: Ticket,
-        stream: Stream,
-        peer: SocketAddr,
-    ) -> Self {
-        let side = Side::new(listener, stream, peer);
-        Self { local, listener, ticket, side, response: Response::default(), switch: None }
+    pub fn new(resting: Resting) -> Self {
+        let Resting { local, listener, ticket, stream, peer, fresh } = resting;
+        let (side, response) = Side::new(&local.store, listener, stream, peer);
+        Self { local, listener, ticket, side, response, fresh, switch: None }
     }
 
-    /// Serves until either side closes, or the connection becomes a tunnel.
-    pub async fn serve(mut self) -> Option<Tunnel> {
-        let mut first = true;
+    /// Serves until the client is silent, either side closes, or the connection becomes a tunnel.
+    pub async fn serve(mut self) -> After {
         loop {
-            let table = self.local.table();
-            let listener = table.listener(self.listener)?;
-            let limits = &listener.config.limits;
-            // The deadline of the first head runs since the connection was accepted.
-            let idle = if first { limits.header_timeout } else { limits.idle_timeout };
-            let bounds = Bounds::of(limits, idle);
-            drop(table);
-            let opened = std::mem::take(&mut first);
-            match self.read_head(bounds).await {
-                Head::Complete => {}
+            let head = match self.bounds() {
+                Some(bounds) => self.read_head(bounds).await,
+                None => Head::Closed,
+            };
+            let goes_on = match head {
+                Head::Complete => self.answer().await,
+                Head::Rest => return After::Rest(self.rest()),
                 Head::Refused(error) => {
                     self.refuse(Answer::request_error(error.status, error.reason)).await;
-                    return None;
+                    false
                 }
                 Head::Late { begun } => {
-                    if begun || opened {
-                        self.count_rejection(Rejection::Timeout);
+                    if begun || self.fresh {
+                        self.local.count_rejection(self.listener, Rejection::Timeout);
                     }
                     if begun {
                         self.refuse(Answer::request_error(408, "request head too slow")).await;
                     }
-                    return None;
+                    false
                 }
-                Head::Closed => return None,
+                Head::Closed => false,
+            };
+            if !goes_on {
+                return self.end();
             }
-            if !self.answer().await {
-                let switch = self.switch.take()?;
-                return Some(Tunnel::new(self, *switch));
-            }
+            self.fresh = false;
             self.side.next_message(&self.local);
+        }
+    }
+
+    fn bounds(&self) -> Option<Bounds> {
+        let table = self.local.table();
+        let limits = &table.listener(self.listener)?.config.limits;
+        // The deadline of the first head runs since the connection was accepted.
+        let idle = if self.fresh { limits.header_timeout } else { limits.idle_timeout };
+        Some(Bounds::of(limits, idle))
+    }
+
+    /// Gives back what only requests need.
+    fn rest(self) -> Resting {
+        let Self { local, listener, ticket, side, response, fresh, .. } = self;
+        let (stream, peer) = side.rest(&local.store, response);
+        Resting { local, listener, ticket, stream, peer, fresh }
+    }
+
+    fn end(mut self) -> After {
+        match self.switch.take() {
+            Some(switch) => After::Tunnel(Box::new(Tunnel::new(self, *switch))),
+            None => {
+                self.side.buffer.release(&self.local.store);
+                After::Over
+            }
         }
     }
 
@@ -109,10 +137,14 @@ impl Connection {
             }
             loop {
                 let step = side.poll_head(local, cx, &bounds.head);
-                // What has arrived is still answered: its client could not know that we stop.
-                let leaves = !begun && local.draining.get() && step.is_pending();
-                if leaves && !side.stream.has_input_now() {
-                    return Poll::Ready(Head::Closed);
+                if step.is_pending() && !begun {
+                    // What has arrived is still answered: its client could not know that we stop.
+                    if local.draining.get() && !side.stream.has_input_now() {
+                        return Poll::Ready(Head::Closed);
+                    }
+                    if !ticket.lingers() {
+                        return Poll::Ready(Head::Rest);
+                    }
                 }
                 match ready!(step) {
                     Ok(true) => return Poll::Ready(Head::Complete),
@@ -370,19 +402,6 @@ impl Connection {
         let cells = listener.counters.workers.of(self.local.worker);
         cells.received_bytes.add(side.head as u64 + side.up.body_bytes());
         cells.sent_bytes.add(side.down.wire_bytes());
-    }
-
-    fn count_rejection(&self, rejection: Rejection) {
-        if let Some(listener) = self.local.table().listener(self.listener) {
-            let cells = listener.counters.workers.of(self.local.worker);
-            cells.rejected[rejection as usize].increment();
-        }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.side.buffer.release(&self.local.store);
     }
 }
 

@@ -20,6 +20,7 @@ use crate::current::Reader;
 use crate::health::Verdict;
 use crate::observe::access_log;
 use crate::retry::Budget;
+use crate::table::counters::Rejection;
 use crate::table::live::{Seen, Sighting};
 use crate::table::{Endpoint, EndpointId, ListenerId, Table};
 use crate::tls::Certificates;
@@ -159,6 +160,14 @@ impl Local {
         for (endpoint, _) in self.table().endpoints() {
             let gauge = &endpoint.counters.workers.of(self.worker).idle;
             gauge.store(idle.count(endpoint.id) as u32, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a client's connection that is not served.
+    pub fn count_rejection(&self, listener: ListenerId, rejection: Rejection) {
+        if let Some(listener) = self.table().listener(listener) {
+            let cells = listener.counters.workers.of(self.worker);
+            cells.rejected[rejection as usize].increment();
         }
     }
 

@@ -23,6 +23,7 @@ pub mod pick;
 pub mod pump;
 pub mod record;
 pub mod respond;
+pub mod resting;
 pub mod sessions;
 pub mod side;
 pub mod silence;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Store};
 use super::exchange::{Client, Download, Upload};
 use super::http1::Head;
 use super::local::Local;
@@ -44,25 +44,50 @@ pub(super) struct Side {
     pub(super) own_body_bytes: u64,
 }
 
+/// What messages need, reused from one to the next.
+#[derive(Debug, Default)]
+pub struct Parts {
+    request: Request,
+    response: Response,
+    up: Pump,
+    down: Pump,
+}
+
 impl Side {
-    pub(super) fn new(listener: ListenerId, stream: Stream, peer: SocketAddr) -> Self {
-        Self {
+    /// With the parts another connection left, if one did.
+    pub(super) fn new(
+        store: &Store,
+        listener: ListenerId,
+        stream: Stream,
+        peer: SocketAddr,
+    ) -> (Self, Response) {
+        let Parts { request, response, up, down } = store.take_parts();
+        let side = Self {
             stream,
             buffer: Buffer::default(),
-            request: Request::default(),
+            request,
             head: 0,
             peer,
             trusted: false,
             request_id: [b'0'; 32],
             body_max: u64::MAX,
             body_timeout: Duration::ZERO,
-            up: Pump::default(),
-            down: Pump::default(),
+            up,
+            down,
             owed_continue: b"",
             keep: false,
             listener,
             own_body_bytes: 0,
-        }
+        };
+        (side, response)
+    }
+
+    /// Leaves what only messages need to the store.
+    pub(super) fn rest(mut self, store: &Store, response: Response) -> (Stream, SocketAddr) {
+        self.buffer.release(store);
+        let Self { stream, peer, request, up, down, .. } = self;
+        store.put_parts(Parts { request, response, up, down });
+        (stream, peer)
     }
 
     /// One step towards a whole head: true when it is there, false after some bytes came.

@@ -16,8 +16,9 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::deadline::Registry;
-use super::http1::Connection;
+use super::http1::{After, Connection};
 use super::local::Local;
+use super::resting::Resting;
 use super::sessions;
 use super::silence;
 use crate::clock;
@@ -146,12 +147,12 @@ fn run(
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let local = Local::new(index, current.reader(), certificates, sink, sightings);
-    runtime.block_on(serve(local, current.changes(), commands));
+    runtime.block_on(work(local, current.changes(), commands));
     Ok(())
 }
 
 /// The life of a worker: commands, ticks and changes of the table, until it is drained.
-async fn serve(
+async fn work(
     local: Rc<Local>,
     mut changes: watch::Receiver<u64>,
     mut commands: mpsc::UnboundedReceiver<Command>,
@@ -320,30 +321,41 @@ fn admit(local: &Rc<Local>, id: ListenerId, stream: TcpStream, peer: SocketAddr)
     cells.connections.increment();
     let _ = stream.set_nodelay(true);
     let tls = listener.config.tls.is_some();
-    let timeout = listener.config.limits.header_timeout;
-    let name = Arc::clone(&listener.config.name);
     let local = Rc::clone(local);
-    tokio::task::spawn_local(async move {
-        let open = open;
-        let ticket = local.registry.register(id);
-        let stream = if tls {
-            // Boxed: a handshake's state is large and gone before the first request.
-            match Box::pin(handshake(&local, id, &name, stream, timeout)).await {
-                Some(stream) => stream,
-                None => return,
+    let ticket = local.registry.register(id);
+    if tls {
+        let name = Arc::clone(&listener.config.name);
+        let timeout = listener.config.limits.header_timeout;
+        tokio::task::spawn_local(async move {
+            if let Some(stream) = handshake(&local, id, &name, stream, timeout).await {
+                // A task of its own, without the room for a handshake.
+                let resting = Resting::new(local, id, ticket, stream, peer);
+                tokio::task::spawn_local(serve(resting, open));
             }
-        } else {
-            Stream::Plain(stream)
-        };
-        let connection = Connection::new(local, id, ticket, stream, peer);
-        if let Some(tunnel) = connection.serve().await {
-            // A task of its own: that of a connection's requests is many times as large.
-            tokio::task::spawn_local(async move {
-                let _open = open;
-                tunnel.run().await;
-            });
+        });
+    } else {
+        let resting = Resting::new(local, id, ticket, Stream::Plain(stream), peer);
+        tokio::task::spawn_local(serve(resting, open));
+    }
+}
+
+/// A client's connection, from the first byte to the last.
+async fn serve(mut resting: Resting, open: Open) {
+    while resting.wait().await {
+        // Boxed, and gone while the client is silent: most connections are, most of the time.
+        match Box::pin(Connection::new(resting).serve()).await {
+            After::Rest(rests) => resting = rests,
+            After::Tunnel(tunnel) => {
+                // A task of its own, without the room for requests.
+                tokio::task::spawn_local(async move {
+                    let _open = open;
+                    tunnel.run().await;
+                });
+                return;
+            }
+            After::Over => return,
         }
-    });
+    }
 }
 
 async fn handshake(
