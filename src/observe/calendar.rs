@@ -14,9 +14,12 @@ pub(crate) fn date(out: &mut Vec<u8>, seconds: u64) {
 }
 
 /// `count` decimal digits with leading zeros.
-pub(crate) fn digits(out: &mut Vec<u8>, value: u64, count: u32) {
-    for power in (0..count).rev() {
-        out.push(b'0' + (value / 10u64.pow(power) % 10) as u8);
+pub(crate) fn digits(out: &mut Vec<u8>, mut value: u64, count: usize) {
+    let at = out.len();
+    out.resize(at + count, b'0');
+    for digit in out[at..].iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
     }
 }
 

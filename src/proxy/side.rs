@@ -299,9 +299,33 @@ fn hash(value: &impl Hash) -> u32 {
 }
 
 fn write_hex(out: &mut [u8; 32], high: u64, low: u64) {
-    let value = u128::from(high) << 64 | u128::from(low);
-    for (index, digit) in out.iter_mut().enumerate() {
-        let nibble = (value >> (124 - 4 * index)) & 0xf;
-        *digit = b"0123456789abcdef"[nibble as usize];
+    let words = [high >> 32, high, low >> 32, low];
+    for (digits, word) in out.chunks_exact_mut(8).zip(words) {
+        digits.copy_from_slice(&hex_digits(word as u32));
+    }
+}
+
+/// Eight digits at once: this is done for every request.
+fn hex_digits(word: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let spread = u64::from(word);
+    let spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = ((nibbles + 6 * ONES) >> 4) & ONES;
+    let digits = nibbles + u64::from(b'0') * ONES + u64::from(b'a' - b'9' - 1) * letters;
+    digits.to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_id_is_written_in_lower_case_hexadecimal() {
+        let (high, low) = (0x0123_4567_89ab_cdef, 0xfedc_ba98_0099_0a00);
+        let mut out = [0; 32];
+        write_hex(&mut out, high, low);
+        assert_eq!(out.as_slice(), format!("{high:016x}{low:016x}").as_bytes());
     }
 }

@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -70,6 +71,19 @@ fn a_line_has_the_names_of_the_conventions() {
         "standfast.duration_ms": 12.034, "standfast.upstream.ttfb_ms": 0.009,
     });
     assert_eq!(one_line(&entry()), expected);
+}
+
+#[test]
+fn addresses_are_written_as_the_standard_library_writes_them() {
+    for octet in 0..=u8::MAX {
+        let v4 = Ipv4Addr::new(octet, 255 - octet, 0, octet / 2);
+        for client in
+            [IpAddr::V4(v4), IpAddr::V6(v4.to_ipv6_mapped()), IpAddr::V6(v4.to_ipv6_compatible())]
+        {
+            let line = one_line(&Entry { client, ..entry() });
+            assert_eq!(line["client.address"], client.to_canonical().to_string());
+        }
+    }
 }
 
 #[test]
