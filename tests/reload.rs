@@ -25,7 +25,7 @@ fn two_pools(lab: &Lab, bind: SocketAddr, hot: &Nginx, standby: &Nginx, tag: usi
   - {{ name: web, bind: {bind}, tls: {}, service: app }}
 services:
   app:
-    health_check: {{ path: /healthz, interval: 300ms, timeout: 200ms }}
+    health_check: {{ path: /healthz, interval: 1s, timeout: 800ms }}
     timeouts: {{ response_header: {}s }}
     pools:
       - {{ name: hot, endpoints: [{}] }}
@@ -43,7 +43,7 @@ fn broken(good: &str, round: usize) -> String {
     match round % 5 {
         0 => good.replace("endpoints:", "endpoint:"),
         1 => good[..good.len() / 2].to_owned() + "\n  : [",
-        2 => good.replace("interval: 300ms", "interval: 300"),
+        2 => good.replace("interval: 1s", "interval: 1"),
         3 => good.replace("app.crt", "missing.crt"),
         _ => String::new(),
     }
