@@ -313,7 +313,8 @@ impl Connection {
         // Our answers do not say `keep-alive`, without which an HTTP/1.0 client waits for the end.
         let keeps = side.request.keep_alive() && side.request.version() == Version::Http11;
         let keep = keeps && body_is_here && local.keeps(*listener);
-        let mut out = Vec::with_capacity(512);
+        let mut out = side.take_half_written();
+        out.reserve(512);
         let head_only = side.request.method() == Method::Head;
         side.own_body_bytes = answer.write(&mut out, keep, head_only);
         ticket.set(side.body_timeout.max(Duration::from_secs(1)));

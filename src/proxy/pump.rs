@@ -210,6 +210,19 @@ impl Pump {
         !self.lead.is_empty()
     }
 
+    /// What is left of a head that was written in part and is not to be followed by its body: the
+    /// other side cannot take anything else before it.
+    pub fn take_half_lead(&mut self) -> Vec<u8> {
+        // Mostly there is none, and the memory stays.
+        if self.lead_written == 0 {
+            return Vec::new();
+        }
+        let rest = self.lead.split_off(self.lead_written);
+        self.lead.clear();
+        self.lead_written = 0;
+        rest
+    }
+
     /// Writes the head alone.
     pub fn poll_lead(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> Poll<io::Result<()>> {
         while self.has_lead() {

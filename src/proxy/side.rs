@@ -21,6 +21,8 @@ use crate::stream::{Left, Stream};
 use crate::table::live::Origin;
 use crate::table::{Listener, ListenerId};
 
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// What an exchange borrows of a client's connection.
 pub(super) struct Side {
     pub(super) stream: Stream,
@@ -137,7 +139,7 @@ impl Side {
         self.own_body_bytes = 0;
         write_hex(&mut self.request_id, local.random(), local.random());
         let owes = self.request.expects_continue() && self.request.version() == Version::Http11;
-        self.owed_continue = if owes { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"" };
+        self.owed_continue = if owes { CONTINUE } else { b"" };
         self.up.begin(Body::Empty, false, self.head);
         self.down.begin(Body::Empty, false, 0);
     }
@@ -146,6 +148,22 @@ impl Side {
     pub(super) fn has_idempotency_key(&self) -> bool {
         let key = self.request.field(self.buffer.bytes(), "idempotency-key");
         key.is_some_and(|key| !key.is_empty())
+    }
+
+    /// What is left of an interim response that was written in part. It must be written before any
+    /// other response, whatever has become of its endpoint; one not begun yet is dropped.
+    pub(super) fn take_half_written(&mut self) -> Vec<u8> {
+        let mut rest = self.down.take_half_lead();
+        rest.splice(0..0, self.take_half_continue().iter().copied());
+        self.owed_continue = b"";
+        rest
+    }
+
+    fn take_half_continue(&mut self) -> &'static [u8] {
+        match self.owed_continue.len() < CONTINUE.len() {
+            true => std::mem::take(&mut self.owed_continue),
+            false => b"",
+        }
     }
 
     /// Takes the answered message out of the buffer.
@@ -239,7 +257,9 @@ impl Client for Side {
             return Poll::Ready(Ok(()));
         }
         if !self.down.has_lead() {
+            let rest = self.take_half_continue();
             let lead = self.down.begin(Body::Empty, false, 0);
+            lead.extend_from_slice(rest);
             let edits = ResponseEdits { client: Version::Http11, keep_alive: true, chunked: false };
             forward::response(lead, response, head, &edits);
         }
@@ -255,7 +275,9 @@ impl Client for Side {
         self.keep = self.keep && (framed || chunked) && self.up.is_done();
         self.keep &= local.keeps(self.listener);
         let edits = ResponseEdits { client: version, keep_alive: self.keep, chunked };
+        let rest = self.take_half_written();
         let lead = self.down.begin(body, chunked, body_at);
+        lead.extend_from_slice(&rest);
         forward::response(lead, response, head, &edits);
     }
 
@@ -327,5 +349,100 @@ mod tests {
         let mut out = [0; 32];
         write_hex(&mut out, high, low);
         assert_eq!(out.as_slice(), format!("{high:016x}{low:016x}").as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::fixture::Worker;
+    use super::*;
+    use crate::http1::Method;
+
+    const LIMITS: Limits = Limits { head_size_max: 1 << 20, headers_max: 9, uri_max: 99 };
+
+    /// A client that sent this, and does not read.
+    fn side(sent: &[u8]) -> (Side, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, peer) = listener.accept().unwrap();
+        socket2::SockRef::from(&server).set_send_buffer_size(4096).unwrap();
+        server.set_nonblocking(true).unwrap();
+        let stream = Stream::Plain(tokio::net::TcpStream::from_std(server).unwrap());
+        let mut side = Side::new(ListenerId(0), stream, peer);
+        side.buffer = Buffer::exact(sent);
+        let parsed = side.request.parse(sent, &LIMITS).unwrap();
+        assert_eq!(parsed, Parsed::Complete(sent.len()));
+        side.head = sent.len();
+        (side, client)
+    }
+
+    fn response(bytes: &[u8]) -> Response {
+        let mut response = Response::default();
+        response.parse(bytes, Method::Get, &LIMITS).unwrap();
+        response
+    }
+
+    /// All interim responses until the client takes no more; how many were passed on whole.
+    async fn stuff(side: &mut Side, early: &[u8]) -> usize {
+        let response = response(early);
+        let mut passed = 0;
+        let mut idle = 0;
+        while idle < 50 || side.down.wire_bytes() == 0 {
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            match side.poll_informational(cx, &response, early) {
+                Poll::Ready(written) => {
+                    written.unwrap();
+                    (passed, idle) = (passed + 1, 0);
+                }
+                Poll::Pending => {
+                    idle += 1;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+        passed
+    }
+
+    #[tokio::test]
+    async fn an_interim_response_that_was_begun_is_ended_before_any_other() {
+        let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(50_000));
+        let last = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        for is_ours in [false, true] {
+            let worker = Worker::new();
+            let (mut side, mut client) = side(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let passed = stuff(&mut side, hint.as_bytes()).await;
+            let written = side.down.wire_bytes();
+            assert!(side.down.has_lead() && written > 0, "{passed} and {written} bytes");
+            let reader = std::thread::spawn(move || {
+                let mut all = Vec::new();
+                client.read_to_end(&mut all).unwrap();
+                all
+            });
+            if is_ours {
+                let mut rest = side.take_half_written();
+                rest.extend_from_slice(last);
+                tokio::io::AsyncWriteExt::write_all(&mut side.stream, &rest).await.unwrap();
+            } else {
+                side.begin_download(&worker.local, &response(last), last, 0);
+                while side.down.has_lead() {
+                    let write =
+                        std::future::poll_fn(|cx| side.down.poll_lead(cx, &mut side.stream));
+                    write.await.unwrap();
+                }
+            }
+            drop(side);
+            let mut rest = &reader.join().unwrap()[..];
+            for number in 0..=passed + 1 {
+                let mut read = Response::default();
+                let parsed = read.parse(rest, Method::Get, &LIMITS).unwrap();
+                let Parsed::Complete(length) = parsed else { panic!("a head is cut") };
+                assert_eq!(read.status(), if number <= passed { 103 } else { 200 });
+                rest = &rest[length..];
+            }
+            assert!(rest.is_empty());
+        }
     }
 }
