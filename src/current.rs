@@ -1,5 +1,7 @@
 //! ○ Where the current [`Table`] lives: one `ArcSwap`, one `store`, and a signal that it changed.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
@@ -49,5 +51,33 @@ pub struct Reader(Cache<Arc<ArcSwap<Table>>, Arc<Table>>);
 impl Reader {
     pub fn load(&mut self) -> &Arc<Table> {
         self.0.load()
+    }
+}
+
+/// The table as one thread holds it. Cloning touches nothing another core writes.
+pub type Snapshot = Rc<Arc<Table>>;
+
+/// One thread's view of the table.
+#[derive(Debug)]
+pub struct View {
+    reader: RefCell<Reader>,
+    snapshot: RefCell<Snapshot>,
+}
+
+impl View {
+    pub fn new(mut reader: Reader) -> Self {
+        let snapshot = RefCell::new(Rc::new(Arc::clone(reader.load())));
+        Self { reader: RefCell::new(reader), snapshot }
+    }
+
+    /// The current table: one relaxed load and a local count while nothing changes.
+    pub fn table(&self) -> Snapshot {
+        let mut reader = self.reader.borrow_mut();
+        let current = reader.load();
+        let mut snapshot = self.snapshot.borrow_mut();
+        if !Arc::ptr_eq(current, &snapshot) {
+            *snapshot = Rc::new(Arc::clone(current));
+        }
+        Rc::clone(&snapshot)
     }
 }

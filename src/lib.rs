@@ -43,6 +43,7 @@ pub mod probe; // ○ one task an endpoint
 
 pub mod clock; // ○ the process's monotonic origin
 pub mod current; // ○ where the current Table lives: one ArcSwap, one store
+pub mod descriptors; // ○ how many are left, and for whom
 pub mod drain; // ○ one signal, watchers, a limit, then force
 pub mod stream; // ○ a byte stream, plain or TLS
 pub mod sys; // ○ the system calls that need `unsafe`

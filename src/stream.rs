@@ -10,6 +10,8 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::sys;
+
 /// TLS is boxed: its state is large and a plain stream should not pay for it.
 #[derive(Debug)]
 pub enum Stream {
@@ -85,11 +87,18 @@ impl Stream {
             Self::Tls(tls) => ready!(Pin::new(tls.as_mut()).poll_fill_buf(cx)).map(<[u8]>::len),
         };
         match left {
+            // A reset that came after its end, or before all it had sent was read, shows nowhere
+            // else, and wakes nobody: who cares asks again from time to time.
+            Ok(_) if self.is_reset() => Poll::Ready(Left::Broken),
             Ok(0) => Poll::Ready(Left::Ended),
             Ok(_) => Poll::Pending,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Left::Ended),
             Err(_) => Poll::Ready(Left::Broken),
         }
+    }
+
+    fn is_reset(&self) -> bool {
+        sys::tcp_progress(self).is_ok_and(|progress| progress.closed)
     }
 
     /// Asks the kernel itself, for where an event not yet delivered would matter.

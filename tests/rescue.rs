@@ -10,7 +10,7 @@ mod support;
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use standfast::cli::load;
 use standfast::config::{Hold, Listener, Service};
 use standfast::control::Source;
 use standfast::health::Verdict;
-use standfast::table::counters::{Loss, Proof, ServiceCells};
+use standfast::table::counters::{Codes, Loss, Proof, ServiceCells};
 use standfast::table::live::Doubt;
 use standfast::table::{self, Share, Table};
 use support::client::Client;
@@ -520,6 +520,34 @@ fn who_has_nowhere_to_go_waits_until_an_endpoint_is_back() {
 }
 
 #[test]
+fn who_was_held_comes_back_step_by_step_and_not_all_at_once() {
+    const HELD: usize = 60;
+    let endpoint = Endpoint::answering("before");
+    let rig = rig_with(&[&[&endpoint.url()]], hold(Duration::from_secs(10), 1000));
+    endpoint.kill();
+    let waiting: Vec<_> = (0..HELD).map(|_| rig.start("POST", "/held")).collect();
+    until("all of them are held", || (rig.holding() == HELD as u32).then_some(()));
+    // Requests there at the same time, and the most that ever were.
+    let (here, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counters = (Arc::clone(&here), Arc::clone(&most));
+    let _back = Endpoint::start_at(endpoint.address, move |conn: &mut Conn| {
+        while conn.request().is_some() {
+            let now = counters.0.fetch_add(1, Ordering::SeqCst) + 1;
+            counters.1.fetch_max(now, Ordering::SeqCst);
+            thread::sleep(MS(20));
+            counters.0.fetch_sub(1, Ordering::SeqCst);
+            conn.answer(200, "back");
+        }
+    });
+    for waiting in waiting {
+        assert_eq!(waiting.join().unwrap().0.text(), "back");
+    }
+    let most = most.load(Ordering::SeqCst);
+    assert!(most <= HELD * 2 / 3, "{most} of {HELD} at once");
+    assert_eq!(rig.lost_in_all(), 0);
+}
+
+#[test]
 fn a_stop_takes_nothing_from_the_time_of_who_is_held() {
     let endpoint = Endpoint::answering("before");
     let mut rig = rig_with(&[&[&endpoint.url()]], hold(Duration::from_secs(10), 1000));
@@ -588,11 +616,12 @@ fn a_held_request_ends_with_its_client_and_with_the_time_of_the_exchange() {
     until("it is held", || (rig.holding() == 1).then_some(()));
     drop(client);
     until("nobody is held", || (rig.holding() == 0).then_some(()));
-    assert_eq!(rig.lost_in_all(), 0);
+    // Its client gave up what a well endpoint would have answered.
+    until("it is counted", || (rig.lost(Loss::ClientLeft) == 1).then_some(()));
     let (answer, took) = rig.start("GET", "/late").join().unwrap();
     assert_eq!(answer.status(), 504);
     assert!((MS(2000)..MS(4000)).contains(&took), "{took:?}");
-    assert_eq!((rig.lost(Loss::Timeout), rig.lost_in_all()), (1, 1));
+    assert_eq!((rig.lost(Loss::Timeout), rig.lost_in_all()), (1, 2));
 }
 
 #[test]
@@ -613,6 +642,76 @@ fn a_full_endpoint_refuses_at_once_and_holds_nobody() {
     assert!(took < MS(400), "{took:?}");
     assert_eq!(rig.cells(|cells| cells.held.value()), 0);
     assert_eq!(first.join().unwrap().0.text(), "slow");
+}
+
+// --- clients that leave ---------------------------------------------------------------------------
+
+/// Reads requests and answers none; tells when the proxy ends the connection.
+fn mute() -> (Endpoint, Arc<AtomicUsize>) {
+    let left = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&left);
+    let endpoint = Endpoint::start(move |conn| {
+        if conn.request().is_some() {
+            conn.until_closed();
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (endpoint, left)
+}
+
+fn wait_for(what: &str, counter: &AtomicUsize, count: usize) {
+    until(what, || (counter.load(Ordering::SeqCst) == count).then_some(()));
+}
+
+fn reset(client: Client) {
+    socket2::SockRef::from(client.socket()).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+impl Rig {
+    /// Requests whose client left.
+    fn gone(&self) -> u64 {
+        let index = Codes::LABELS.iter().position(|label| *label == "499").unwrap();
+        let table = self.table();
+        table.listeners[0].targets[0].counters.workers.of(0).codes.value(index)
+    }
+}
+
+#[test]
+fn a_client_that_resets_ends_its_request_and_the_work_for_it() {
+    // The second one has sent a request more, which lies before its reset.
+    for more in ["", "GET /more HTTP/1.1\r\nHost: app.test\r\n\r\n"] {
+        let (endpoint, left) = mute();
+        let rig = rig(&[&[&endpoint.url()]]);
+        let mut client = Client::plain(rig.address);
+        client.send(format!("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n{more}"));
+        until("it is there", || (endpoint.requests().len() == 1).then_some(()));
+        reset(client);
+        wait_for("the endpoint is told", &left, 1);
+        until("it is counted", || (rig.gone() == 1).then_some(()));
+        assert_eq!(rig.lost_in_all(), 0, "the endpoint is well");
+    }
+}
+
+#[test]
+fn a_client_that_only_ended_its_side_is_given_up_with_its_endpoint_and_not_before() {
+    let (endpoint, left) = mute();
+    let rig = rig(&[&[&endpoint.url()]]);
+    let ask = || {
+        let before = endpoint.requests().len();
+        let mut client = Client::plain(rig.address);
+        client.send("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nhi");
+        until("it is there", || (endpoint.requests().len() == before + 1).then_some(()));
+        client
+    };
+    let mut ended = ask();
+    ended.half_close();
+    // This one's end shows that the first one's client was looked for as well.
+    reset(ask());
+    wait_for("the second one ends", &left, 1);
+    assert_eq!((left.load(Ordering::SeqCst), rig.lost_in_all()), (1, 0));
+    endpoint.black_hole();
+    until("it is given up", || (rig.lost(Loss::ClientLeft) == 1).then_some(()));
+    assert_eq!((rig.gone(), rig.lost_in_all()), (2, 1));
 }
 
 // --- share ---------------------------------------------------------------------------------------

@@ -119,6 +119,8 @@ fn shell_may_name(own: &str, path: &[String]) -> bool {
     match (own, path[0].as_str()) {
         ("app" | "cli", _) => true,
         (_, "app" | "cli") => false,
+        // Connections to endpoints know nothing of the requests they carry.
+        ("upstream", "proxy") => false,
         ("admin", "control") => true,
         (_, "control") => path.get(1).is_some_and(|name| name == "Event"),
         _ => true,
@@ -421,6 +423,7 @@ fn a_dependency_upwards_or_sideways_is_found() {
     assert_eq!(found("src/table/build.rs", "use crate::proxy::Workers;"), 1);
     assert_eq!(found("src/retry.rs", "use crate::table::Table;"), 1);
     assert_eq!(found("src/proxy/exchange.rs", "use crate::app::App;"), 1);
+    assert_eq!(found("src/upstream/idle.rs", "use crate::proxy::local::Local;"), 1);
     assert_eq!(found("src/proxy/exchange.rs", "crate::control::publish(table);"), 1);
     assert_eq!(found("src/retry.rs", "use crate::table::counters::Loss;"), 0);
     assert_eq!(found("src/probe/mod.rs", "use crate::control::Event;"), 0);

@@ -166,15 +166,16 @@ fn https_endpoint_is_verified_by_ca_and_name() {
     proxy.stop();
 }
 
-/// Probes must fail with a reason that names what is wrong, and clients get 502.
-fn distrusted(lab: &Lab, nginx: &Nginx, upstream: &str, reasons: &[&str]) {
+/// Probes must fail with a reason that names what is wrong, and clients get 502 with `details`.
+fn distrusted(lab: &Lab, nginx: &Nginx, upstream: &str, reasons: &[&str], details: &str) {
     let bind = free_address();
     let proxy = Proxy::start(lab, &verified(bind, nginx, upstream));
     proxy.wait_endpoint("app", &nginx.name(), false);
     let answer = Client::plain(bind).get("/");
     assert_eq!(answer.status(), 502, "{}", answer.text());
     let why = answer.field("proxy-status").unwrap_or_default();
-    assert!(why.contains("tls") || why.contains("certificate"), "{why}");
+    let expected = format!("standfast; error=tls_certificate_error; details=\"{details}\"");
+    assert_eq!(why, expected);
     let log = proxy.log().to_lowercase();
     assert!(reasons.iter().any(|reason| log.contains(reason)), "none of {reasons:?} in\n{log}");
     proxy.stop();
@@ -186,7 +187,9 @@ fn endpoint_of_another_ca_is_down_and_the_log_says_why() {
     let stranger = Authority::new(lab.dir(), "stranger");
     let nginx = Nginx::start_tls(&lab, "hot", &stranger.issue("endpoint", &["127.0.0.1"]));
     let upstream = format!("ca_file: {}", lab.ca.ca_file.display());
-    distrusted(&lab, &nginx, &upstream, &["unknown issuer", "unknownissuer", "unknown ca"]);
+    let reasons = ["unknown issuer", "unknownissuer", "unknown ca"];
+    let details = "the certificate of the endpoint has an issuer that is not trusted";
+    distrusted(&lab, &nginx, &upstream, &reasons, details);
 }
 
 #[test]
@@ -194,7 +197,8 @@ fn endpoint_with_an_expired_certificate_is_down_and_the_log_says_why() {
     let lab = Lab::new();
     let nginx = Nginx::start_tls(&lab, "hot", &lab.ca.issue_expired("endpoint", &["127.0.0.1"]));
     let upstream = format!("ca_file: {}", lab.ca.ca_file.display());
-    distrusted(&lab, &nginx, &upstream, &["expired"]);
+    let details = "the certificate of the endpoint has expired";
+    distrusted(&lab, &nginx, &upstream, &["expired"], details);
 }
 
 #[test]

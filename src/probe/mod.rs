@@ -230,7 +230,7 @@ async fn ask_unbounded(
 ) -> Result<String, Fault> {
     let Subject { endpoint, check, tls, .. } = subject;
     let tls = uses_tls(check).then_some((tls, &*endpoint.host));
-    let dial = Dial { address: endpoint.address, tls };
+    let dial = Dial { address: endpoint.address, tls, descriptors: None, reached: None };
     let mut phases = Phases::default();
     let opened = connect::open_timed(dial, certificates, patience, &mut phases).await;
     (timings.tcp, timings.tls) = (phases.tcp, phases.tls);
@@ -286,6 +286,7 @@ mod tests {
         let error = ConnectError {
             reason: UpstreamError::Unreachable,
             self_fault: true,
+            tls_fault: None,
             detail: "too many open files".into(),
         };
         assert_eq!(observed(Some(Err(error.into())), 1), Observation::SelfFault);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::buffer::Buffer;
 use super::deadline::{Fired, Ticket};
 use super::elsewhere;
+use super::evidence;
 use super::exchange::{self, Call, Client, Ended};
 use super::local::Local;
 use super::pump::Broken;
@@ -16,7 +17,7 @@ use super::waiting::Place;
 use crate::clock;
 use crate::http1::{Body, Limits, Method, Parsed, Response};
 use crate::retry::Progress;
-use crate::stream::Stream;
+use crate::stream::{Left, Stream};
 use crate::sys;
 use crate::table::counters::{Loss, UpstreamError};
 use crate::table::live::Doubt;
@@ -69,6 +70,7 @@ pub async fn run<C: Client>(
         body_timeout: call.body_timeout,
         response_header: timeouts.response_header,
         uploading: true,
+        watches_client: false,
         reset: false,
         passed: 0,
         informational: 0,
@@ -78,16 +80,16 @@ pub async fn run<C: Client>(
     let head = std::future::poll_fn(|cx| attempt.poll_answered(cx, call)).await;
     ticket.wait_for(None);
     let outcome = match head {
-        Ok(length) => {
+        Ok((length, now)) => {
             call.status = attempt.response.status();
-            if exchange::heard(local, &*attempt.client, call, &chosen, call.status) {
+            if exchange::heard(local, &*attempt.client, call, &chosen, now) {
                 call.reusable = attempt.is_whole(length);
                 attempt.buffer.release(&local.store);
                 drop(attempt);
                 lease.connection.written += client.upload().wire_bytes;
                 return Outcome::Elsewhere;
             }
-            call.first_byte = call.wants_times.then(clock::now);
+            call.first_byte = call.wants_times.then_some(now);
             sessions::begin(local, ticket, Kind::Download, &chosen);
             attempt.begin_download(length, timeouts.idle);
             let idle = timeouts.idle;
@@ -125,6 +127,8 @@ struct Attempt<'a, C> {
     body_timeout: Duration,
     response_header: Duration,
     uploading: bool,
+    /// The answer is waited for so long that its client may have left.
+    watches_client: bool,
     /// The endpoint reset the connection while it was written to. The kernel says so once; reads
     /// then find what looks like an orderly end.
     reset: bool,
@@ -138,6 +142,8 @@ struct Attempt<'a, C> {
 
 /// Why no response head came.
 enum Failure {
+    /// The client left while it was waited for.
+    Left,
     /// The client broke or broke the rules while its body was read.
     Client(Broken),
     /// The endpoint's stream failed or ended.
@@ -151,8 +157,12 @@ enum Failure {
 }
 
 impl<C: Client> Attempt<'_, C> {
-    /// Ready with the length of the final response head, while the upload goes on.
-    fn poll_answered(&mut self, cx: &mut Context<'_>, call: &Call) -> Poll<Result<usize, Failure>> {
+    /// Ready with the length of the final response head and when it came, while the upload goes on.
+    fn poll_answered(
+        &mut self,
+        cx: &mut Context<'_>,
+        call: &Call,
+    ) -> Poll<Result<(usize, Duration), Failure>> {
         let mut moves = false;
         if let Poll::Ready(fired) = self.ticket.poll(cx) {
             match fired {
@@ -163,6 +173,7 @@ impl<C: Client> Attempt<'_, C> {
                 Fired::Deadline => return Poll::Ready(Err(Failure::Deadline)),
                 Fired::EndpointDown if self.may_move() => return Poll::Ready(Err(Failure::Down)),
                 Fired::EndpointSilent => {
+                    self.watches_client = true;
                     moves =
                         self.may_move() && elsewhere::may_be_tried(self.local, self.chosen, call);
                 }
@@ -170,20 +181,40 @@ impl<C: Client> Attempt<'_, C> {
                     return Poll::Ready(Err(Failure::Rejected(reason)));
                 }
                 // It may still answer, and what was sent cannot be sent again.
-                Fired::EndpointDown | Fired::Leave | Fired::SessionOver => {}
+                Fired::EndpointDown | Fired::WaitsLong => self.watches_client = true,
+                Fired::Leave | Fired::SessionOver => {}
             }
         }
         if self.uploading {
             self.poll_upload(cx)?;
         }
-        let head = self.poll_head(cx);
-        match (&head, self.place.take()) {
-            (Poll::Ready(Ok(_)), Some(place)) => place.answered(),
+        match self.poll_head(cx) {
+            Poll::Ready(Ok(length)) => {
+                let now = clock::now();
+                if let Some(place) = self.place.take() {
+                    place.answered(now);
+                }
+                Poll::Ready(Ok((length, now)))
+            }
+            Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
             // The answer may have come while silence was found.
-            (Poll::Pending, _) if moves => return Poll::Ready(Err(Failure::Down)),
-            (_, place) => self.place = place,
+            Poll::Pending if moves => Poll::Ready(Err(Failure::Down)),
+            Poll::Pending if self.watches_client && self.is_left(cx) => {
+                Poll::Ready(Err(Failure::Left))
+            }
+            Poll::Pending => Poll::Pending,
         }
-        head
+    }
+
+    /// Nobody waits for the answer any more. A client that only ended its side may still do (RFC
+    /// 9112 section 9.6), and is given up only together with an endpoint that is not well: most who
+    /// end their side have closed.
+    fn is_left(&mut self, cx: &mut Context<'_>) -> bool {
+        match self.client.poll_left(cx) {
+            Poll::Ready(Left::Broken) => true,
+            Poll::Ready(Left::Ended) => evidence::is_in_doubt(self.local, self.chosen),
+            Poll::Pending => false,
+        }
     }
 
     fn may_move(&self) -> bool {
@@ -347,6 +378,7 @@ impl Failure {
     async fn into_outcome<C: Client>(self, local: &Local, client: &C, lease: &Lease) -> Outcome {
         let endpoint = lease.chosen().endpoint();
         let (error, progress) = match self {
+            Self::Left => return Outcome::Ended(Ended::ClientGone),
             Self::Client(broken) => return Outcome::Ended(of_client(&broken)),
             Self::Malformed(reason) => {
                 tracing::debug!(endpoint = %endpoint.config.name, reason, "malformed response");
@@ -439,8 +471,8 @@ mod tests {
         let stream = Stream::Plain(tokio::net::TcpStream::from_std(client).unwrap());
         let chosen = worker.chosen(0, 0);
         let connection = Connection { stream, written: REQUEST.len() as u64 };
-        worker.local.idle.borrow_mut().put(chosen.endpoint().id, connection, u64::MAX);
-        let lease = lease::reuse(&worker.local, chosen.enter(), true);
+        worker.local.idle.borrow_mut().put(chosen.endpoint().id, connection, 0, u64::MAX);
+        let lease = lease::reuse(&worker.local, chosen.enter(), true, 0);
         (lease.ok().unwrap(), server)
     }
 

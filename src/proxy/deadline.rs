@@ -25,6 +25,8 @@ pub enum Fired {
     EndpointSilent,
     /// An ICMP error refused what was sent to the endpoint.
     EndpointRejected(UpstreamError),
+    /// The answer has been waited for so long that its client may have left.
+    WaitsLong,
     /// The connection is idle and its listener or the process is going away.
     Leave,
     /// The session has to go, as [`Ticket::session`] says why.
@@ -32,7 +34,7 @@ pub enum Fired {
 }
 
 /// All connections of a worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
     entries: RefCell<Slab<Rc<Entry>>>,
     /// No deadline is earlier, in milliseconds since the origin.
@@ -90,6 +92,16 @@ impl Registry {
     /// Milliseconds for which a connection lingers: an active client's next request comes sooner,
     /// and a silent one's memory is soon given back.
     const LINGER: u64 = 2 * Self::TICK.as_millis() as u64;
+
+    /// Deadlines count from `now` until the first sweep.
+    pub fn new(now: Duration) -> Self {
+        Self {
+            entries: RefCell::default(),
+            next_due: Cell::new(Self::NEVER),
+            now_millis: Cell::new(now.as_millis() as u64),
+            lingering: RefCell::default(),
+        }
+    }
 
     /// The time of the last sweep; at most one tick old.
     pub fn now_millis(&self) -> u64 {
@@ -184,10 +196,32 @@ impl Registry {
     /// Asks the idle connections to leave: those of one listener, or all.
     pub fn leave(&self, listener: Option<ListenerId>) {
         for (_, entry) in self.entries.borrow().iter() {
-            if entry.idle.get() && listener.is_none_or(|id| id == entry.listener) {
+            if entry.is_idle() && listener.is_none_or(|id| id == entry.listener) {
                 entry.fire(Fired::Leave);
             }
         }
+    }
+}
+
+impl Registry {
+    /// Asks those to leave that have been idle for longest, at most `count` and none that was busy
+    /// after `since`. How many those are.
+    pub fn send_away(&self, count: usize, since: Duration) -> usize {
+        let since = since.as_millis() as u64;
+        let entries = self.entries.borrow();
+        let idle = entries.iter().map(|(_, entry)| entry);
+        let mut idle: Vec<_> =
+            idle.filter(|entry| entry.is_idle() && entry.idle_since.get() <= since).collect();
+        let count = count.min(idle.len());
+        if count < idle.len() {
+            idle.select_nth_unstable_by_key(count, |entry| entry.idle_since.get());
+        }
+        for entry in &idle[..count] {
+            // Whoever has not left by the next time is not asked twice.
+            entry.idle_since.set(Self::NEVER);
+            entry.fire(Fired::Leave);
+        }
+        count
     }
 }
 
@@ -296,13 +330,24 @@ impl Bell {
 
     /// The endpoint waited for is silent. Says less than what may have been fired before.
     pub fn endpoint_is_silent(&self) {
-        if self.0.fired.get().is_none() {
+        if matches!(self.0.fired.get(), None | Some(Fired::WaitsLong)) {
             self.0.fire(Fired::EndpointSilent);
+        }
+    }
+
+    /// Says less than anything else.
+    pub fn waits_long(&self) {
+        if self.0.fired.get().is_none() {
+            self.0.fire(Fired::WaitsLong);
         }
     }
 }
 
 impl Entry {
+    fn is_idle(&self) -> bool {
+        self.idle.get()
+    }
+
     fn fire(&self, fired: Fired) {
         // These fire once; what else happened before they were noticed must not hide them.
         if !matches!(self.fired.get(), Some(Fired::Deadline | Fired::SessionOver)) {
@@ -323,13 +368,22 @@ mod tests {
     use super::*;
 
     fn registry() -> Rc<Registry> {
-        let registry = Rc::new(Registry::default());
-        registry.sweep(Duration::from_secs(1));
-        registry
+        Rc::new(Registry::new(Duration::from_secs(1)))
     }
 
     fn poll(ticket: &Ticket) -> Poll<Fired> {
         ticket.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_deadline_counts_from_the_beginning_before_the_first_sweep() {
+        let registry = registry();
+        let ticket = registry.register(ListenerId(0));
+        ticket.set(Duration::from_millis(100));
+        registry.sweep(Duration::from_millis(1_149));
+        assert_eq!(poll(&ticket), Poll::Pending);
+        registry.sweep(Duration::from_millis(1_150));
+        assert_eq!(poll(&ticket), Poll::Ready(Fired::Deadline));
     }
 
     #[test]
@@ -434,6 +488,22 @@ mod tests {
         tickets[0].set_idle(false);
         registry.sweep(Duration::from_millis(1_050));
         assert!(last.lingers() && !tickets[0].lingers());
+    }
+
+    #[test]
+    fn those_that_were_idle_for_longest_are_sent_away_first_and_busy_ones_never() {
+        let registry = registry();
+        let tickets: Vec<_> = (0..6).map(|_| registry.register(ListenerId(0))).collect();
+        for (second, ticket) in tickets[..5].iter().enumerate() {
+            registry.sweep(Duration::from_secs(9 - second as u64));
+            ticket.set_idle(true);
+        }
+        let gone = || tickets.iter().map(|ticket| poll(ticket).is_ready()).collect::<Vec<_>>();
+        assert_eq!(registry.send_away(2, Duration::from_secs(7)), 2);
+        assert_eq!(gone(), [false, false, false, true, true, false]);
+        assert_eq!(registry.send_away(2, Duration::from_secs(7)), 1);
+        assert_eq!(gone(), [false, false, true, false, false, false]);
+        assert_eq!(registry.send_away(2, Duration::from_secs(7)), 0);
     }
 
     #[test]

@@ -16,11 +16,13 @@ use super::deadline::{Fired, Ticket};
 use super::evidence;
 use super::exchange::{self, Call, Client, Ended, Step, Trust};
 use super::local::Local;
+use super::silence;
 use crate::retry::Progress;
 use crate::stream::Left;
 use crate::table::counters::{Loss, Proof};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::lease::{self, Chosen, InFlight, Lease};
+use crate::upstream::line::{self, Needs, Refused};
 
 /// Why there is no connection.
 pub enum NoLease {
@@ -36,7 +38,7 @@ pub fn reuse(local: &Local, call: &Call, chosen: Chosen) -> Result<Lease, InFlig
         return Err(in_flight);
     }
     let must_be_alive = !call.method.is_idempotent();
-    lease::reuse(local, in_flight, must_be_alive)
+    lease::reuse(local, in_flight, must_be_alive, local.registry.now_millis())
 }
 
 /// Dials `first`, and others as long as none has connected.
@@ -84,11 +86,11 @@ struct Race<'a> {
     relief: Pin<Box<Notified<'a>>>,
 }
 
-type Dialled = Result<Lease, (InFlight, ConnectError)>;
-
 struct Dial<'a> {
     chosen: Chosen,
-    connecting: Pin<Box<dyn Future<Output = Dialled> + 'a>>,
+    connecting: Pin<Box<dyn Future<Output = Result<Lease, Refused>> + 'a>>,
+    /// What its [line](line::Lines::signs) had shown of the endpoint when last looked at.
+    signs: u32,
     is_first: bool,
     /// Its silence brought the doubt, so its success ends it.
     brought_doubt: bool,
@@ -97,7 +99,7 @@ struct Dial<'a> {
 
 enum Event {
     Connected(usize, Lease),
-    Failed(usize, ConnectError),
+    Failed(usize, Refused),
     /// The latest dial was silent for too long, or something changed: another may be dialled.
     More {
         silent: bool,
@@ -117,7 +119,7 @@ impl<'a> Race<'a> {
             let event = std::future::poll_fn(|cx| self.poll(cx, ticket, client)).await;
             let next = match event {
                 Event::Connected(index, lease) => return Ok(self.won(call, index, lease)),
-                Event::Failed(index, error) => match self.failed(client, call, index, &error) {
+                Event::Failed(index, refused) => match self.failed(client, call, index, &refused) {
                     Ok(next) => next,
                     Err(no_lease) => return Err(no_lease),
                 },
@@ -136,7 +138,7 @@ impl<'a> Race<'a> {
                     let ended = exchange::unanswered(self.local, call, Loss::Timeout);
                     return Err(NoLease::Ended(ended));
                 }
-                Event::ClientLeft => return Err(NoLease::Ended(Ended::ClientGone)),
+                Event::ClientLeft => return Err(NoLease::Ended(self.left(call))),
             };
             let Some(chosen) = next else { continue };
             match reuse(self.local, call, chosen) {
@@ -157,8 +159,10 @@ impl<'a> Race<'a> {
         let patience = patience(endpoint.live.usual_connect());
         self.silence.as_mut().reset(Instant::now() + patience);
         self.waits = true;
+        let needs = Needs { fresh: call.met_stale, alive: !call.method.is_idempotent() };
         self.dials.push(Dial {
-            connecting: Box::pin(lease::dial(self.local, in_flight)),
+            signs: self.local.lines.signs(endpoint.id),
+            connecting: Box::pin(line::connect(&self.local.outbound, in_flight, needs)),
             chosen,
             is_first: false,
             brought_doubt: false,
@@ -185,19 +189,34 @@ impl<'a> Race<'a> {
             if let Poll::Ready(result) = dial.connecting.as_mut().poll(cx) {
                 return Poll::Ready(match result {
                     Ok(lease) => Event::Connected(index, lease),
-                    Err((_, error)) => Event::Failed(index, error),
+                    Err(refused) => Event::Failed(index, refused),
                 });
             }
         }
-        if self.waits && self.silence.as_mut().poll(cx).is_ready() {
-            self.waits = false;
-            return Poll::Ready(Event::More { silent: true });
+        while self.waits && self.silence.as_mut().poll(cx).is_ready() {
+            if !self.is_excused() {
+                self.waits = false;
+                return Poll::Ready(Event::More { silent: true });
+            }
+            self.silence.as_mut().reset(Instant::now() + patience(None));
         }
         if !self.waits && self.relief.as_mut().poll(cx).is_ready() {
             self.relief.set(self.local.relief.notified());
             return Poll::Ready(Event::More { silent: false });
         }
         Poll::Pending
+    }
+
+    /// That no connection came yet is not the endpoint's silence: it takes one after the other and
+    /// this request's turn has not come, or we ourselves were not running.
+    fn is_excused(&mut self) -> bool {
+        let overdue = Instant::now().saturating_duration_since(self.silence.deadline());
+        let mut excused = silence::was_late(silence::LOOK + overdue);
+        for dial in self.dials.iter_mut().filter(|dial| !dial.is_silent) {
+            let signs = self.local.lines.signs(dial.chosen.endpoint().id);
+            excused |= std::mem::replace(&mut dial.signs, signs) != signs;
+        }
+        excused
     }
 
     fn note_silence(&mut self) {
@@ -218,19 +237,32 @@ impl<'a> Race<'a> {
         lease
     }
 
+    /// The client left.
+    fn left(&self, call: &mut Call) -> Ended {
+        let in_doubt = |dial: &Dial<'_>| evidence::is_in_doubt(self.local, &dial.chosen);
+        match self.dials.iter().all(in_doubt) {
+            true => exchange::abandoned(self.local, call),
+            false => Ended::ClientGone,
+        }
+    }
+
     /// Who is dialled next; an error once nobody else is being dialled either.
     fn failed<C: Client>(
         &mut self,
         client: &C,
         call: &mut Call,
         index: usize,
-        error: &ConnectError,
+        refused: &Refused,
     ) -> Result<Option<Chosen>, NoLease> {
         let dial = self.dials.swap_remove(index);
         call.attempts += 1;
-        call.last_error = Some(error.reason);
-        evidence::connect_failed(self.local, &dial.chosen, error);
-        log_error(&dial.chosen, error);
+        call.last_error = Some(refused.error.reason);
+        call.tls_fault = refused.error.tls_fault;
+        // One failure is one piece of evidence, however many waited for that connection.
+        if refused.is_first {
+            evidence::connect_failed(self.local, &dial.chosen, &refused.error);
+            log_error(&dial.chosen, &refused.error);
+        }
         call.last = Some(dial.chosen);
         let step = exchange::decide(self.local, client, call, Progress::NotSent);
         match step {

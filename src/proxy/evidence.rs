@@ -1,10 +1,15 @@
 //! ○ What answers and failures say of the endpoints they came from: doubts, sightings, counts.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::exchange::Call;
+use super::hold::Turns;
 use super::local::Local;
 use crate::clock;
+use crate::health::Verdict;
+use crate::table::Endpoint;
 use crate::table::counters::UpstreamError;
 use crate::table::live::{Doubt, ErrorsInRow, Origin, Seen};
 use crate::upstream::connect::ConnectError;
@@ -16,12 +21,27 @@ pub fn is_gateway_error(status: u16) -> bool {
     matches!(status, 502..=504)
 }
 
-/// The endpoint gave this request an answer that is no gateway error.
-pub fn answered(local: &Local, call: &mut Call, chosen: &Chosen) {
+/// The endpoint is silent, fails all, or is down: who waits for it may well wait in vain. A single
+/// gateway error says no such thing.
+pub fn is_in_doubt(local: &Local, chosen: &Chosen) -> bool {
     let endpoint = chosen.endpoint();
-    let now = clock::now();
+    let is_down = |(other, verdict): (&Arc<Endpoint>, Verdict)| {
+        other.id == endpoint.id && verdict == Verdict::Down
+    };
+    let doubts = [Doubt::Silent, Doubt::Errors];
+    doubts.iter().any(|doubt| endpoint.live.is(*doubt)) || local.table().endpoints().any(is_down)
+}
+
+/// The endpoint gave this request an answer at `now` that is no gateway error.
+pub fn answered(local: &Local, call: &mut Call, chosen: &Chosen, now: Duration) {
+    let endpoint = chosen.endpoint();
     if endpoint.live.answered(now) {
-        local.relief.notify_waiters();
+        local.relieve();
+    }
+    if call.hold_until.is_some() {
+        local.turns.answered();
+        // One for each turn that this brings.
+        (0..Turns::EACH).for_each(|_| local.relief.notify_one());
     }
     let service = chosen.service();
     if chosen.pool != service.serving {
@@ -38,18 +58,19 @@ pub fn answered(local: &Local, call: &mut Call, chosen: &Chosen) {
     }
 }
 
-/// The endpoint answered this request with `status`, a gateway error.
+/// The endpoint answered this request with a gateway error, `answer`: the status and when it came.
 pub fn gateway_error(
     local: &Local,
     call: &mut Call,
     chosen: &Chosen,
-    status: u16,
+    answer: (u16, Duration),
     origin: impl FnOnce() -> Origin,
 ) {
     if chosen.service().config.outlier_errors.is_none() {
         return;
     }
-    let row = chosen.endpoint().live.gateway_error(origin(), clock::now());
+    let (status, now) = answer;
+    let row = chosen.endpoint().live.gateway_error(origin(), now);
     judge(local, chosen, status, row, true);
     call.blamed.push((chosen.clone(), status));
 }
@@ -98,7 +119,7 @@ pub fn connect_silent(local: &Local, chosen: &Chosen) -> bool {
 /// A connection whose silence had brought a doubt came about after all.
 pub fn connected_late(local: &Local, chosen: &Chosen) {
     chosen.endpoint().live.clear(Doubt::Silent);
-    local.relief.notify_waiters();
+    local.relieve();
 }
 
 /// What control is told of a failure.
@@ -115,8 +136,6 @@ pub fn sighted(error: UpstreamError) -> Option<Seen> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::fixture::Worker;
     use super::super::local::Snapshot;
     use super::*;
@@ -129,9 +148,10 @@ mod tests {
         let table = Snapshot::clone(&worker.table);
         let mut call = Call::new(table, 0, Method::Get, Duration::ZERO);
         let origin = || Origin { target, connection };
-        gateway_error(&worker.local, &mut call, &worker.chosen(0, 0), 503, origin);
+        let answer = (503, clock::now());
+        gateway_error(&worker.local, &mut call, &worker.chosen(0, 0), answer, origin);
         if helps {
-            answered(&worker.local, &mut call, &worker.chosen(1, 0));
+            answered(&worker.local, &mut call, &worker.chosen(1, 0), clock::now());
         }
     }
 
@@ -163,7 +183,7 @@ mod tests {
         std::thread::sleep(Live::LASTS_LEAST);
         let table = Snapshot::clone(&worker.table);
         let mut call = Call::new(table, 0, Method::Get, Duration::ZERO);
-        answered(&worker.local, &mut call, &worker.chosen(0, 0));
+        answered(&worker.local, &mut call, &worker.chosen(0, 0), clock::now());
         (0..4).for_each(|n| request(&worker, n, n, true));
         assert!(worker.seen().is_empty());
     }
@@ -187,6 +207,7 @@ mod tests {
         let error = |self_fault| ConnectError {
             reason: UpstreamError::Unreachable,
             self_fault,
+            tls_fault: None,
             detail: String::new(),
         };
         connect_failed(&worker.local, &worker.chosen(0, 0), &error(true));
@@ -202,12 +223,12 @@ mod tests {
         let first = || worker.table.services[0].counters.first_elsewhere.load(Ordering::Relaxed);
         let table = Snapshot::clone(&worker.table);
         let mut call = Call::new(table, 0, Method::Get, Duration::ZERO);
-        answered(&worker.local, &mut call, &worker.chosen(0, 1));
+        answered(&worker.local, &mut call, &worker.chosen(0, 1), clock::now());
         assert_eq!(first(), 0);
-        answered(&worker.local, &mut call, &worker.chosen(1, 1));
+        answered(&worker.local, &mut call, &worker.chosen(1, 1), clock::now());
         let noted = first();
         assert!(noted > 0);
-        answered(&worker.local, &mut call, &worker.chosen(1, 1));
+        answered(&worker.local, &mut call, &worker.chosen(1, 1), clock::now());
         assert_eq!(first(), noted);
     }
 }

@@ -1,63 +1,23 @@
 //! ○ One request's life: route, pick, lease, send, rescue, report. Knows no HTTP version of the
 //! client: what it needs of that side is the trait [`Client`].
 
-use std::io;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::attempt::{self, Outcome};
 use super::buffer::Buffer;
+pub use super::client::{Client, Download, Upload};
 use super::deadline::Ticket;
 use super::dialling::{self, NoLease};
 use super::local::{Local, Snapshot};
 use super::pick::{self, Asks, Tried};
-use super::pump::Broken;
-pub use super::pump::{Download, Upload};
 use super::{evidence, hold, sessions};
 use crate::clock;
 use crate::http1::{Method, Response};
 use crate::retry::{self, Decision, Facts, Progress};
-use crate::stream::{Left, Stream};
 use crate::table::counters::{Loss, Proof, UpstreamError};
-use crate::table::live::Origin;
+use crate::upstream::connect::TlsFault;
 use crate::upstream::lease::{Chosen, Lease};
-
-/// The side a request came from.
-pub trait Client {
-    /// Starts the upload from its beginning, with the head as this endpoint is to get it.
-    fn begin_upload(&mut self, fallback_host: &[u8]);
-    /// Sends head and body to the endpoint. `Broken::Source` is the client, `Sink` the endpoint.
-    fn poll_upload(
-        &mut self,
-        local: &Local,
-        cx: &mut Context<'_>,
-        endpoint: &mut Stream,
-    ) -> Poll<Result<(), Broken>>;
-    fn upload(&self) -> Upload;
-    /// Passes an informational response on.
-    fn poll_informational(
-        &mut self,
-        cx: &mut Context<'_>,
-        response: &Response,
-        head: &[u8],
-    ) -> Poll<io::Result<()>>;
-    /// Starts the answer with this head; its body begins at `body_at` of the endpoint's buffer.
-    fn begin_download(&mut self, local: &Local, response: &Response, head: &[u8], body_at: usize);
-    /// Passes head and body on. `Broken::Source` is the endpoint, `Sink` the client.
-    fn poll_download(
-        &mut self,
-        local: &Local,
-        cx: &mut Context<'_>,
-        endpoint: &mut Stream,
-        buffer: &mut Buffer,
-    ) -> Poll<Result<(), Broken>>;
-    fn download(&self) -> Download;
-    /// Ready once the client has ended its side or is gone, with nothing left to read.
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Left>;
-    /// What tells this request from others where errors are counted.
-    fn origin(&self) -> Origin;
-}
 
 /// A request on its way.
 #[derive(Debug)]
@@ -92,6 +52,8 @@ pub struct Call {
     /// Endpoints that answered it with a gateway error, and with which.
     pub blamed: Vec<(Chosen, u16)>,
     pub last_error: Option<UpstreamError>,
+    /// With [`UpstreamError::Tls`].
+    pub tls_fault: Option<TlsFault>,
     /// Tried last; in the table of that attempt, which may be older than `table`.
     pub last: Option<Chosen>,
     pub attempts: u32,
@@ -129,6 +91,7 @@ impl Call {
             drawn: None,
             blamed: Vec::new(),
             last_error: None,
+            tls_fault: None,
             last: None,
             attempts: 0,
             status: 0,
@@ -254,7 +217,8 @@ async fn attempts<C: Client>(
 fn keep(local: &Local, call: &Call, lease: Lease, response: &Response) {
     let clean = call.reusable && response.keep_alive() && !local.draining.get();
     if clean && !sessions::is_left(local, lease.chosen()) {
-        lease.give_back(local, response.keep_alive_timeout());
+        let now_millis = local.registry.now_millis();
+        lease.give_back(local, response.keep_alive_timeout(), now_millis);
     }
 }
 
@@ -322,20 +286,21 @@ pub fn next(local: &Local, call: &mut Call, trust: Trust) -> Option<Chosen> {
     pick::choose(local, &call.table, call.service, &asks)
 }
 
-/// Judges the head of an answer; the attempt asks before any of it is passed on. True where the
-/// request goes elsewhere instead, which is noted in `call.next`.
+/// Judges the head of an answer that came at `now`; the attempt asks before any of it is passed on.
+/// True where the request goes elsewhere instead, which is noted in `call.next`.
 pub fn heard<C: Client>(
     local: &Local,
     client: &C,
     call: &mut Call,
     chosen: &Chosen,
-    status: u16,
+    now: Duration,
 ) -> bool {
+    let status = call.status;
     if !evidence::is_gateway_error(status) {
-        evidence::answered(local, call, chosen);
+        evidence::answered(local, call, chosen, now);
         return false;
     }
-    evidence::gateway_error(local, call, chosen, status, || client.origin());
+    evidence::gateway_error(local, call, chosen, (status, now), || client.origin());
     call.tried.add(chosen.endpoint().id);
     match decide(local, client, call, Progress::Sent) {
         Step::Resend => true,
@@ -461,6 +426,12 @@ pub fn unanswered(local: &Local, call: &mut Call, loss: Loss) -> Ended {
     Ended::Unanswered(loss)
 }
 
+/// Ends a request whose client left while no endpoint that is well had it.
+pub fn abandoned(local: &Local, call: &mut Call) -> Ended {
+    lose(local, call, Loss::ClientLeft);
+    Ended::ClientGone
+}
+
 /// Counts a request as lost, once.
 fn lose(local: &Local, call: &mut Call, loss: Loss) {
     if !std::mem::replace(&mut call.lost, true) {
@@ -472,8 +443,13 @@ fn lose(local: &Local, call: &mut Call, loss: Loss) {
 /// Counts an exchange that reached an endpoint; `began`: its last attempt, if others came before.
 fn report(local: &Local, call: &mut Call, lease: &Lease, ended: Ended, began: Option<Duration>) {
     count_response(local, call, lease);
-    if let Ended::Cut(loss) = ended {
-        lose(local, call, loss);
+    match ended {
+        Ended::Cut(loss) => lose(local, call, loss),
+        // It gave up what an endpoint that was well would have answered.
+        Ended::ClientGone if call.status == 0 && evidence::is_in_doubt(local, lease.chosen()) => {
+            lose(local, call, Loss::ClientLeft);
+        }
+        _ => {}
     }
     let Some(proof) = call.rescued.filter(|_| ended == Ended::Answered && !call.lost) else {
         return;

@@ -2,8 +2,11 @@
 //!
 //! It is looked after at once when the table changes or an endpoint is trusted again, and every
 //! 50 ms in any case. A few at a time go out to doubted endpoints all the same, so that it is found
-//! out soon whether one of them answers again; the others wait for what becomes of those.
+//! out soon whether one of them answers again; the others wait for what becomes of those. Nor do
+//! they all leave at once when one does: it is hardly on its feet. [`Turns`] lets a few go, and two
+//! more for each that is answered.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,7 +61,7 @@ async fn look_around<C: Client>(
     loop {
         match event(local, ticket, client).await {
             Event::Look => {}
-            Event::ClientLeft => return Err(Ended::ClientGone),
+            Event::ClientLeft => return Err(exchange::abandoned(local, call)),
             Event::Late => return Err(exchange::unanswered(local, call, Loss::Timeout)),
         }
         exchange::refresh(local, call);
@@ -67,10 +70,14 @@ async fn look_around<C: Client>(
         }
         // A new round: whoever failed before may answer now.
         call.tried = Tried::default();
-        let next = exchange::next(local, call, Trust::Trusted).or_else(|| {
-            let scouts = is_scout(local, &call.table.services[call.service]);
-            scouts.then(|| exchange::next(local, call, Trust::Any)).flatten()
-        });
+        let mut next = None;
+        if local.turns.are_left() {
+            next = exchange::next(local, call, Trust::Trusted);
+            next.iter().for_each(|_| local.turns.take());
+        }
+        if next.is_none() && is_scout(local, &call.table.services[call.service]) {
+            next = exchange::next(local, call, Trust::Any);
+        }
         let Some(next) = next else { continue };
         return match exchange::approve(local, client, call, next) {
             Step::Fail(loss) => Err(exchange::unanswered(local, call, loss)),
@@ -130,11 +137,55 @@ fn is_scout(local: &Local, service: &Service) -> bool {
     true
 }
 
-/// One request counted as waiting, until it is dropped.
-struct Place(Arc<ServiceCounters>);
+/// How many of a worker's held requests may leave for an endpoint that answers again.
+#[derive(Debug, Default)]
+pub struct Turns {
+    left: Cell<u32>,
+    /// Requests held now.
+    held: Cell<u32>,
+}
 
-impl Place {
-    fn take(local: &Local, call: &mut Call) -> Option<Self> {
+impl Turns {
+    const FIRST: u32 = 4;
+    /// Turns that each held request brings when it is answered.
+    pub const EACH: u32 = 2;
+
+    /// Something changed that the held requests may have waited for.
+    pub fn begin(&self) {
+        self.left.set(Self::FIRST);
+    }
+
+    pub fn answered(&self) {
+        self.left.set(self.left.get().saturating_add(Self::EACH));
+    }
+
+    fn are_left(&self) -> bool {
+        self.left.get() > 0
+    }
+
+    fn take(&self) {
+        self.left.set(self.left.get().saturating_sub(1));
+    }
+
+    fn enter(&self) {
+        if self.held.replace(self.held.get() + 1) == 0 {
+            self.left.set(0);
+        }
+    }
+
+    fn leave(&self) {
+        self.held.set(self.held.get() - 1);
+    }
+}
+
+/// One request counted as waiting, until it is dropped.
+struct Place<'a> {
+    service: Arc<ServiceCounters>,
+    turns: &'a Turns,
+}
+
+impl<'a> Place<'a> {
+    fn take(local: &'a Local, call: &mut Call) -> Option<Self> {
         let hold = call.table.services[call.service].config.failover.hold;
         if hold.time.is_zero() || !may_wait(call) {
             return None;
@@ -142,20 +193,48 @@ impl Place {
         let counters = Arc::clone(&call.table.services[call.service].counters);
         let before = counters.holding.fetch_add(1, Ordering::Relaxed);
         // From here on the drop takes it back.
-        let place = Self(counters);
+        local.turns.enter();
+        let place = Self { service: counters, turns: &local.turns };
         if before >= hold.requests {
             return None;
         }
         if call.hold_until.is_none() {
             call.hold_until = Some(clock::now() + hold.time);
-            place.0.workers.of(local.worker).held.increment();
+            place.service.workers.of(local.worker).held.increment();
         }
         Some(place)
     }
 }
 
-impl Drop for Place {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.holding.fetch_sub(1, Ordering::Relaxed);
+        self.service.holding.fetch_sub(1, Ordering::Relaxed);
+        self.turns.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of nine leave.
+    fn leave(turns: &Turns) -> usize {
+        let take = |_| turns.are_left().then(|| turns.take());
+        (0..9).filter_map(take).count()
+    }
+
+    #[test]
+    fn a_few_leave_first_and_two_more_for_each_that_is_answered() {
+        let turns = Turns::default();
+        turns.enter();
+        assert_eq!(leave(&turns), 0);
+        turns.begin();
+        assert_eq!(leave(&turns), 4);
+        turns.answered();
+        assert_eq!(leave(&turns), 2);
+        turns.answered();
+        turns.leave();
+        turns.enter();
+        assert_eq!(leave(&turns), 0, "what was left over is of no use to the next who are held");
     }
 }

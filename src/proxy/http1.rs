@@ -130,7 +130,10 @@ impl Connection {
         let head = std::future::poll_fn(|cx| {
             match ticket.poll(cx) {
                 Poll::Ready(Fired::Deadline) => return Poll::Ready(Head::Late { begun }),
-                Poll::Ready(Fired::Leave) if !begun && !local.draining.get() => {
+                // A request that has come meanwhile is still answered.
+                Poll::Ready(Fired::Leave)
+                    if !begun && !local.draining.get() && !side.stream.has_input_now() =>
+                {
                     return Poll::Ready(Head::Closed);
                 }
                 _ => {}
@@ -215,7 +218,9 @@ impl Connection {
         started: Duration,
     ) -> bool {
         let answer = match ended {
-            Ended::Unanswered(loss) => Some(Answer::lost(loss, call.last_error, call.attempts)),
+            Ended::Unanswered(loss) => {
+                Some(Answer::lost(loss, call.last_error, call.tls_fault, call.attempts))
+            }
             Ended::Refused(status, details) => Some(Answer::request_error(status, details)),
             _ => None,
         };

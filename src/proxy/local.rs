@@ -1,9 +1,10 @@
-//! ○ What one worker owns: its view of the table, idle connections, buffers, deadlines, budgets.
+//! ○ What one worker owns: its way out to endpoints, buffers, deadlines, waits, budgets.
 //!
 //! Lives on one thread; nothing in here is shared with another core but the table it points to.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashSet;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,42 +14,33 @@ use tokio::sync::{Notify, mpsc};
 use super::buffer::Store;
 use super::deadline::Registry;
 use super::fate::{self, Fate};
+use super::hold::Turns;
 use super::sessions;
 use super::waiting::Waiting;
 use crate::clock;
 use crate::current::Reader;
+pub use crate::current::Snapshot;
 use crate::health::Verdict;
 use crate::observe::access_log;
 use crate::retry::Budget;
 use crate::table::counters::Rejection;
-use crate::table::live::{Seen, Sighting};
+use crate::table::live::Sighting;
 use crate::table::{Endpoint, EndpointId, ListenerId, Table};
 use crate::tls::Certificates;
-use crate::upstream::idle::Idle;
-use crate::upstream::warm::Warm;
+use crate::upstream::outbound::Outbound;
 
-/// The table as this worker holds it. Cloning touches nothing another core writes.
-pub type Snapshot = Rc<Arc<Table>>;
-
+/// A worker. What it has of connections to endpoints, and the table, it has from [`Outbound`].
 pub struct Local {
-    /// Index of this worker's cells in all counters.
-    pub worker: usize,
-    pub certificates: Arc<Certificates>,
+    pub outbound: Rc<Outbound>,
     pub registry: Rc<Registry>,
     pub waiting: Waiting,
     pub store: Store,
-    pub idle: RefCell<Idle>,
-    pub warm: Warm,
     pub rng: RefCell<fastrand::Rng>,
     pub access_log: RefCell<Option<access_log::Sink>>,
-    /// The process is stopping: no connection is kept.
-    pub draining: Cell<bool>,
     /// Something changed that a request with nowhere to go may have waited for: the table, or an
     /// endpoint that is trusted again.
     pub relief: Notify,
-    sightings: mpsc::Sender<Sighting>,
-    reader: RefCell<Reader>,
-    snapshot: RefCell<Snapshot>,
+    pub turns: Turns,
     /// The table as of the last [`Local::table_changed`].
     seen: RefCell<Snapshot>,
     /// By index of the service; begun anew with each generation.
@@ -58,50 +50,31 @@ pub struct Local {
 impl Local {
     pub fn new(
         worker: usize,
-        mut reader: Reader,
+        reader: Reader,
         certificates: Arc<Certificates>,
         access_log: Option<access_log::Sink>,
         sightings: mpsc::Sender<Sighting>,
     ) -> Rc<Self> {
-        let table = Rc::new(Arc::clone(reader.load()));
-        let registry = Rc::new(Registry::default());
-        // A deadline set before the first tick would count from the origin, and be long over.
-        registry.sweep(clock::now());
+        let outbound = Outbound::new(worker, reader, certificates, sightings);
+        let table = outbound.table();
         Rc::new(Self {
-            worker,
-            certificates,
-            registry,
+            outbound,
+            registry: Rc::new(Registry::new(clock::now())),
             waiting: Waiting::default(),
             store: Store::default(),
-            idle: RefCell::new(Idle::default()),
-            warm: Warm::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             access_log: RefCell::new(access_log),
-            draining: Cell::new(false),
             relief: Notify::new(),
-            sightings,
-            reader: RefCell::new(reader),
-            snapshot: RefCell::new(Rc::clone(&table)),
+            turns: Turns::default(),
             seen: RefCell::new(table),
             budgets: RefCell::new((0, Vec::new())),
         })
     }
 
-    /// The current table: one relaxed load and a local count while nothing changes.
-    pub fn table(&self) -> Snapshot {
-        let mut reader = self.reader.borrow_mut();
-        let current = reader.load();
-        let mut snapshot = self.snapshot.borrow_mut();
-        if !Arc::ptr_eq(current, &snapshot) {
-            *snapshot = Rc::new(Arc::clone(current));
-        }
-        Rc::clone(&snapshot)
-    }
-
-    /// Has an endpoint looked at that failed a request. Never waits: if the queue is full, control
-    /// has enough to look at.
-    pub fn sight(&self, endpoint: EndpointId, kind: Seen) {
-        let _ = self.sightings.try_send(Sighting { endpoint, kind, at: clock::now() });
+    /// Has requests with nowhere to go look around.
+    pub fn relieve(&self) {
+        self.turns.begin();
+        self.relief.notify_waiters();
     }
 
     /// Connections of this listener may wait for another request.
@@ -129,7 +102,7 @@ impl Local {
     /// of them, and idle connections are dropped to endpoints that are down or not served from any
     /// more. Looks only at the services that changed.
     pub fn table_changed(&self) {
-        self.relief.notify_waiters();
+        self.relieve();
         let table = self.table();
         let before = self.seen.replace(Rc::clone(&table));
         let fates = fate::fates(&before, &table);
@@ -152,9 +125,10 @@ impl Local {
         Rc::clone(&self.seen.borrow())
     }
 
-    /// Drops idle connections that are over their time or were closed by their endpoints, and
-    /// counts the rest for the metrics.
+    /// What is done every second: drops idle connections that are over their time or were closed by
+    /// their endpoints, and counts the rest for the metrics.
     pub fn sweep_idle(&self) {
+        self.descriptors.refresh();
         let mut idle = self.idle.borrow_mut();
         idle.sweep(self.registry.now_millis(), |_| false);
         for (endpoint, _) in self.table().endpoints() {
@@ -173,6 +147,14 @@ impl Local {
 
     pub fn random(&self) -> u64 {
         self.rng.borrow_mut().u64(..)
+    }
+}
+
+impl Deref for Local {
+    type Target = Outbound;
+
+    fn deref(&self) -> &Outbound {
+        &self.outbound
     }
 }
 

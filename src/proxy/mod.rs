@@ -3,10 +3,12 @@
 //! [`worker`] threads accept; [`http1`] reads requests off a connection; [`exchange`] takes each to
 //! an endpoint and its answer back; [`pump`] moves the bytes. What fails is rescued: [`dialling`]
 //! tries the next endpoint beside a silent one, [`evidence`] makes other requests avoid what
-//! failed, [`hold`] bridges a moment without any endpoint.
+//! failed, [`hold`] bridges a moment without any endpoint. Where descriptors run short, [`room`] is
+//! made.
 
 pub mod attempt;
 pub mod buffer;
+pub mod client;
 pub mod deadline;
 pub mod dialling;
 pub mod elsewhere;
@@ -24,6 +26,7 @@ pub mod pump;
 pub mod record;
 pub mod respond;
 pub mod resting;
+pub mod room;
 pub mod sessions;
 pub mod side;
 pub mod silence;

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use super::exchange::Ended;
 use crate::table::counters::{Loss, UpstreamError};
+use crate::upstream::connect::TlsFault;
 
 /// An answer of ours, before it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +40,22 @@ impl Answer<'_> {
     }
 
     /// For a request no endpoint answered.
-    pub fn lost(loss: Loss, last_error: Option<UpstreamError>, attempts: u32) -> Self {
+    pub fn lost(
+        loss: Loss,
+        last_error: Option<UpstreamError>,
+        tls_fault: Option<TlsFault>,
+        attempts: u32,
+    ) -> Self {
+        let tls_fault = tls_fault.filter(|_| last_error == Some(UpstreamError::Tls));
         let (status, error) = match (loss, last_error) {
             (Loss::Timeout, _) => (504, "http_response_timeout"),
             (Loss::Malformed, _) => (502, "http_protocol_error"),
             (Loss::NoEndpoint, None) => (503, "destination_unavailable"),
             (_, Some(UpstreamError::Refused)) => (502, "connection_refused"),
             (_, Some(UpstreamError::ConnectTimeout)) => (504, "connection_timeout"),
-            (_, Some(UpstreamError::Tls)) => (502, "tls_certificate_error"),
+            (_, Some(UpstreamError::Tls)) => {
+                (502, tls_fault.map_or("tls_protocol_error", |fault| fault.error))
+            }
             (_, Some(UpstreamError::Reset)) => (502, "connection_terminated"),
             (_, Some(UpstreamError::Timeout)) => (504, "http_response_timeout"),
             (_, _) => (502, "destination_ip_unroutable"),
@@ -56,12 +65,15 @@ impl Answer<'_> {
             Loss::BodyGone => "its body was already passed on, so it was not sent again",
             Loss::Attempts => "attempts or retry budget used up",
             Loss::NoEndpoint if attempts == 0 => "no endpoint is available",
-            Loss::NoEndpoint => "no other endpoint is left to try",
+            Loss::NoEndpoint => {
+                tls_fault.map_or("no other endpoint is left to try", |fault| fault.details)
+            }
             Loss::Timeout => "the endpoint did not answer in time",
             Loss::Cut => "the answer broke off",
             Loss::Malformed => "the endpoint's answer was not valid HTTP",
             Loss::EndpointError => "the endpoint answered with a gateway error",
             Loss::Failover => "the service moved to another pool",
+            Loss::ClientLeft => "the client left",
         };
         Self { status, error: Some(error), details, location: None }
     }
@@ -135,7 +147,7 @@ mod tests {
     #[test]
     fn a_503_tells_when_to_come_back_and_why() {
         let mut out = Vec::new();
-        Answer::lost(Loss::NoEndpoint, None, 0).write(&mut out, true, false);
+        Answer::lost(Loss::NoEndpoint, None, None, 0).write(&mut out, true, false);
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
         assert!(text.contains("Proxy-Status: standfast; error=destination_unavailable;"));

@@ -49,7 +49,10 @@ impl Resting {
                     late = true;
                     return Poll::Ready(false);
                 }
-                Poll::Ready(Fired::Leave) if !local.draining.get() => return Poll::Ready(false),
+                // A request that has come meanwhile is still answered.
+                Poll::Ready(Fired::Leave) if !local.draining.get() && !stream.has_input_now() => {
+                    return Poll::Ready(false);
+                }
                 _ => {}
             }
             let readable = stream.poll_readable(cx);

@@ -341,19 +341,6 @@ fn hex_digits(word: u32) -> [u8; 8] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn request_id_is_written_in_lower_case_hexadecimal() {
-        let (high, low) = (0x0123_4567_89ab_cdef, 0xfedc_ba98_0099_0a00);
-        let mut out = [0; 32];
-        write_hex(&mut out, high, low);
-        assert_eq!(out.as_slice(), format!("{high:016x}{low:016x}").as_bytes());
-    }
-}
-
-#[cfg(test)]
-mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
 
@@ -371,7 +358,8 @@ mod tests {
         socket2::SockRef::from(&server).set_send_buffer_size(4096).unwrap();
         server.set_nonblocking(true).unwrap();
         let stream = Stream::Plain(tokio::net::TcpStream::from_std(server).unwrap());
-        let mut side = Side::new(ListenerId(0), stream, peer);
+        let worker = Worker::new();
+        let (mut side, _) = Side::new(&worker.local.store, ListenerId(0), stream, peer);
         side.buffer = Buffer::exact(sent);
         let parsed = side.request.parse(sent, &LIMITS).unwrap();
         assert_eq!(parsed, Parsed::Complete(sent.len()));
@@ -444,5 +432,13 @@ mod tests {
             }
             assert!(rest.is_empty());
         }
+    }
+
+    #[test]
+    fn request_id_is_written_in_lower_case_hexadecimal() {
+        let (high, low) = (0x0123_4567_89ab_cdef, 0xfedc_ba98_0099_0a00);
+        let mut out = [0; 32];
+        write_hex(&mut out, high, low);
+        assert_eq!(out.as_slice(), format!("{high:016x}{low:016x}").as_bytes());
     }
 }

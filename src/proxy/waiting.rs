@@ -57,8 +57,10 @@ struct Wait {
     /// The endpoint's kernel has all that was sent.
     delivered: bool,
     sighted: bool,
-    /// When it was last told of the endpoint's silence.
+    /// When it was last told of the endpoint's silence, …
     told_at: Option<Duration>,
+    /// … and of its own length.
+    reminded_at: Option<Duration>,
     socket: RawFd,
     bell: Bell,
 }
@@ -70,6 +72,10 @@ pub struct Place<'a> {
     endpoint: EndpointId,
     key: usize,
 }
+
+/// A request that waits is asked that often whether its client still does. The first time after
+/// [`silence::PATIENCE`], so that answers that come promptly are not paid for.
+const REMIND: Duration = Duration::from_secs(1);
 
 /// What is told again of an endpoint, or of silence to the same request, is told that rarely.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -104,6 +110,7 @@ impl Waiting {
             delivered: false,
             sighted: false,
             told_at: None,
+            reminded_at: None,
             socket: socket.as_fd().as_raw_fd(),
             bell: ticket.bell(),
         });
@@ -182,10 +189,9 @@ impl Place<'_> {
         });
     }
 
-    /// The head of the answer is there.
-    pub fn answered(self) {
+    /// The head of the answer is there, at `now`.
+    pub fn answered(self, now: Duration) {
         self.waiting.with_wait(&self, |slot, key| {
-            let now = clock::now();
             slot.heard(now);
             let wait = &slot.waits[key];
             // What lay unread while we did not run took our time, not the endpoint's.
@@ -229,7 +235,10 @@ impl Slot {
         let Some(endpoint) = self.endpoint.clone().filter(|_| !self.waits.is_empty()) else {
             return;
         };
-        self.waits.iter_mut().for_each(|(_, wait)| wait.ask());
+        for (_, wait) in &mut self.waits {
+            wait.ask();
+            wait.remind(now);
+        }
         let doubted = endpoint.live.is(Doubt::Silent);
         if self.silent && !doubted {
             // It answered another worker or a probe: who waited until now proves no more silence.
@@ -306,6 +315,17 @@ impl Wait {
         }
     }
 
+    fn remind(&mut self, now: Duration) {
+        let due = match self.reminded_at {
+            None => now.saturating_sub(self.since) >= silence::PATIENCE,
+            Some(last) => now.saturating_sub(last) >= REMIND,
+        };
+        if due {
+            self.reminded_at = Some(now);
+            self.bell.waits_long();
+        }
+    }
+
     /// Asks the kernel only when its answer can matter.
     fn is_unacknowledged(&mut self, age: Duration, since_answer: Duration) -> bool {
         let quiet = age.min(since_answer);
@@ -352,7 +372,7 @@ mod tests {
         fn new() -> Self {
             Self {
                 waiting: Waiting::default(),
-                registry: Rc::default(),
+                registry: Rc::new(Registry::new(Duration::ZERO)),
                 socket: TcpListener::bind("127.0.0.1:0").unwrap(),
             }
         }
@@ -448,7 +468,7 @@ mod tests {
         let mut places = worker.enter_all(&endpoint, &tickets);
         let start = worker.begin();
         assert_eq!(worker.looks(start, 240), []);
-        places.remove(0).answered();
+        places.remove(0).answered(clock::now());
         assert_eq!(worker.looks(start, 60_000), []);
         assert!(endpoint.live.is_trusted());
     }
@@ -478,7 +498,7 @@ mod tests {
     fn what_is_usual_for_an_endpoint_decides_when_its_requests_are_overdue() {
         let (worker, endpoint, tickets) = scene(3);
         for _ in 0..20 {
-            worker.enter(&endpoint, &tickets[0]).answered();
+            worker.enter(&endpoint, &tickets[0]).answered(clock::now());
         }
         let _places = worker.enter_all(&endpoint, &tickets);
         let start = worker.begin();
@@ -506,7 +526,7 @@ mod tests {
         let (worker, endpoint, tickets) = scene(1);
         let place = worker.enter(&endpoint, &tickets[0]);
         assert!(worker.waiting.watched.get());
-        place.answered();
+        place.answered(clock::now());
         assert!(!worker.waiting.look(clock::now(), |_, _| {}));
         assert!(!worker.waiting.watched.get());
     }
@@ -518,7 +538,7 @@ mod tests {
         let tickets = worker.tickets(2);
         let old = worker.enter(&gone, &tickets[0]);
         let place = worker.enter(&new, &tickets[1]);
-        old.answered();
+        old.answered(clock::now());
         assert_eq!(worker.waiting.count.get(), 1);
         drop(place);
         assert_eq!(worker.waiting.count.get(), 0);

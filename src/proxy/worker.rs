@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,7 @@ use super::deadline::Registry;
 use super::http1::{After, Connection};
 use super::local::Local;
 use super::resting::Resting;
+use super::room;
 use super::sessions;
 use super::silence;
 use crate::clock;
@@ -170,7 +172,7 @@ async fn work(
             }
             Ok(()) = changes.changed() => {
                 local.table_changed();
-                warm::keep(&local);
+                warm::keep(&local.outbound);
             }
             command = commands.recv() => match command {
                 Some(Command::Listen(id, socket)) => {
@@ -230,7 +232,7 @@ fn on_tick(local: &Rc<Local>, ticks: u32) {
     }
     let touched = local.idle.borrow_mut().was_touched();
     if touched || ticks.is_multiple_of(20) {
-        warm::keep(local);
+        warm::keep(&local.outbound);
     }
 }
 
@@ -272,13 +274,17 @@ async fn accept(local: Rc<Local>, id: ListenerId, socket: tokio::net::TcpListene
     let socket = Queue { local: Rc::clone(&local), id, socket };
     loop {
         match socket.socket.accept().await {
-            Ok((stream, peer)) => admit(&local, id, stream, peer),
+            Ok((stream, peer)) => {
+                let is_last = local.descriptors.is_last_for_clients(stream.as_raw_fd());
+                admit(&local, id, stream, peer);
+                if is_last {
+                    room::make(&local, &socket.socket).await;
+                }
+            }
             Err(error) => {
                 count(&local, id, |cells| cells.accept_errors.increment());
                 if is_exhaustion(&error) {
-                    // Idle connections to endpoints are the descriptors we can do without.
-                    local.idle.borrow_mut().clear();
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    room::make(&local, &socket.socket).await;
                 }
             }
         }

@@ -287,10 +287,12 @@ pub enum Loss {
     EndpointError,
     /// The service moved, or the endpoint was switched off, and its response had no more time.
     Failover,
+    /// Its client gave up before an answer came, while its endpoint was doubted or down.
+    ClientLeft,
 }
 
 impl Loss {
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 10] = [
         (Self::NotIdempotent, "not_idempotent"),
         (Self::BodyGone, "body_gone"),
         (Self::Attempts, "attempts"),
@@ -300,6 +302,7 @@ impl Loss {
         (Self::Malformed, "malformed"),
         (Self::EndpointError, "endpoint_error"),
         (Self::Failover, "failover"),
+        (Self::ClientLeft, "client_left"),
     ];
 }
 

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::config::UpstreamTls;
+use crate::descriptors::Descriptors;
 pub use crate::stream::Stream;
 use crate::sys;
 use crate::table::counters::UpstreamError;
@@ -22,6 +25,10 @@ pub struct Dial<'a> {
     /// `None`: plain. The string is the endpoint's own host: SNI and verified name unless
     /// [`UpstreamTls::server_name`] is set.
     pub tls: Option<(&'a UpstreamTls, &'a str)>,
+    /// Whose share of the descriptors it must not exceed; `None`: any will do.
+    pub descriptors: Option<&'a Descriptors>,
+    /// Set once the host has taken the connection, before any handshake.
+    pub reached: Option<&'a AtomicBool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +36,19 @@ pub struct ConnectError {
     pub reason: UpstreamError,
     /// No descriptor, no port, no memory: not the endpoint's fault.
     pub self_fault: bool,
+    /// With [`UpstreamError::Tls`].
+    pub tls_fault: Option<TlsFault>,
     /// For the log, a fragment such as `connection refused`.
     pub detail: String,
+}
+
+/// What was wrong with a TLS handshake, for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsFault {
+    /// The error type of RFC 9209 (sections 2.3.12 to 2.3.14).
+    pub error: &'static str,
+    /// A sentence without its full stop: plain ASCII without quotes.
+    pub details: &'static str,
 }
 
 /// How long the phases of opening a connection took, as far as they came to an end.
@@ -62,6 +80,7 @@ pub async fn open_timed(
         Err(_) => Err(ConnectError {
             reason: UpstreamError::ConnectTimeout,
             self_fault: false,
+            tls_fault: None,
             detail: format!("no connection within {timeout:?}"),
         }),
     }
@@ -73,8 +92,9 @@ async fn open_unbounded(
     phases: &mut Phases,
 ) -> Result<Stream, ConnectError> {
     let started = Instant::now();
-    let tcp = TcpStream::connect(dial.address).await.map_err(|error| tcp_error(&error))?;
+    let tcp = connect(dial).await.map_err(|error| tcp_error(&error))?;
     phases.tcp = Some(started.elapsed());
+    dial.reached.iter().for_each(|reached| reached.store(true, Ordering::Relaxed));
     // Without it the last segment of a message could wait for an acknowledgement.
     tcp.set_nodelay(true).map_err(|error| tcp_error(&error))?;
     sys::report_icmp_errors(&tcp, dial.address.is_ipv6()).map_err(|error| tcp_error(&error))?;
@@ -90,6 +110,18 @@ async fn open_unbounded(
     let stream = stream.map_err(|error| handshake_error(&error))?;
     phases.tls = Some(started.elapsed().saturating_sub(phases.tcp.unwrap_or_default()));
     Ok(Stream::Tls(Box::new(stream.into())))
+}
+
+async fn connect(dial: Dial<'_>) -> io::Result<TcpStream> {
+    let socket = match dial.address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    let is_too_many = |all: &Descriptors| all.is_too_many_for_endpoints(socket.as_raw_fd());
+    if dial.descriptors.is_some_and(is_too_many) {
+        return Err(Errno::MFILE.into());
+    }
+    socket.connect(dial.address).await
 }
 
 fn tcp_error(error: &io::Error) -> ConnectError {
@@ -111,7 +143,7 @@ fn tcp_error(error: &io::Error) -> ConnectError {
         Some(Errno::TIMEDOUT) => UpstreamError::ConnectTimeout,
         _ => UpstreamError::Unreachable,
     };
-    ConnectError { reason, self_fault, detail: plain_words(error) }
+    ConnectError { reason, self_fault, tls_fault: None, detail: plain_words(error) }
 }
 
 /// What an ICMP error said of an established connection, if it was one: a firewall or router on the
@@ -139,17 +171,51 @@ fn handshake_error(error: &io::Error) -> ConnectError {
     );
     if let Some(reason) = rejected(error) {
         let detail = format!("rejected in the TLS handshake: {}", plain_words(error));
-        return ConnectError { reason, self_fault: false, detail };
+        return ConnectError { reason, self_fault: false, tls_fault: None, detail };
     }
     if reset {
         let detail = format!("connection closed in the TLS handshake: {}", plain_words(error));
-        return ConnectError { reason: UpstreamError::Reset, self_fault: false, detail };
+        let reason = UpstreamError::Reset;
+        return ConnectError { reason, self_fault: false, tls_fault: None, detail };
     }
-    tls_error(format!("TLS: {error}"))
+    let fault = error.get_ref().and_then(|error| error.downcast_ref()).map(tls_fault);
+    ConnectError { tls_fault: fault, ..tls_error(format!("TLS: {error}")) }
 }
 
 fn tls_error(detail: String) -> ConnectError {
-    ConnectError { reason: UpstreamError::Tls, self_fault: false, detail }
+    ConnectError { reason: UpstreamError::Tls, self_fault: false, tls_fault: None, detail }
+}
+
+fn tls_fault(error: &rustls::Error) -> TlsFault {
+    use rustls::{CertificateError, Error};
+    let (error, details) = match error {
+        Error::InvalidCertificate(wrong) => {
+            let details = match wrong {
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "the certificate of the endpoint has expired"
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    "the certificate of the endpoint is not valid yet"
+                }
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } => {
+                    "the certificate of the endpoint is for another name"
+                }
+                CertificateError::UnknownIssuer => {
+                    "the certificate of the endpoint has an issuer that is not trusted"
+                }
+                CertificateError::Revoked => "the certificate of the endpoint is revoked",
+                _ => "the certificate of the endpoint cannot be trusted",
+            };
+            ("tls_certificate_error", details)
+        }
+        Error::NoCertificatesPresented => {
+            ("tls_certificate_error", "the endpoint has no certificate")
+        }
+        Error::AlertReceived(_) => ("tls_alert_received", "the endpoint refused the TLS handshake"),
+        _ => ("tls_protocol_error", "the TLS handshake with the endpoint failed"),
+    };
+    TlsFault { error, details }
 }
 
 /// The system's words without the number, in lower case: `connection refused`.

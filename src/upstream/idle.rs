@@ -29,12 +29,15 @@ struct Slot {
 struct Kept {
     connection: Connection,
     /// Milliseconds since the origin.
+    since: u64,
     expires: u64,
 }
 
 impl Idle {
     /// Idle connections a worker keeps to one endpoint at the most.
     pub const MAX: usize = 1024;
+    /// Who was not used for so long, in milliseconds, is not needed for the load of the moment.
+    const SPARE: u64 = 1_000;
 
     /// The last connection put back that is still alive as far as can be seen.
     pub fn take(&mut self, id: EndpointId, now_millis: u64) -> Option<Connection> {
@@ -52,17 +55,17 @@ impl Idle {
         None
     }
 
-    /// Keeps a connection, to be used next.
-    pub fn put(&mut self, id: EndpointId, connection: Connection, expires: u64) {
+    /// Keeps a connection from `since` until it `expires`, to be used next.
+    pub fn put(&mut self, id: EndpointId, connection: Connection, since: u64, expires: u64) {
         if let Some(kept) = self.slot(id) {
-            kept.push(Kept { connection, expires });
+            kept.push(Kept { connection, since, expires });
         }
     }
 
     /// Keeps a connection, to be used after all others.
-    pub fn put_first(&mut self, id: EndpointId, connection: Connection, expires: u64) {
+    pub fn put_first(&mut self, id: EndpointId, connection: Connection, since: u64, expires: u64) {
         if let Some(kept) = self.slot(id) {
-            kept.insert(0, Kept { connection, expires });
+            kept.insert(0, Kept { connection, since, expires });
         }
     }
 
@@ -119,8 +122,39 @@ impl Idle {
         }
     }
 
-    /// Drops all of them, to free descriptors.
+    /// Drops those that were not used for [`Self::SPARE`], to free descriptors.
+    pub fn shed(&mut self, now_millis: u64) {
+        for slot in &mut self.slots {
+            let before = slot.kept.len();
+            slot.kept.retain(|kept| kept.since + Self::SPARE > now_millis);
+            self.touched |= slot.kept.len() < before;
+        }
+    }
+
+    /// Drops all of them.
     pub fn clear(&mut self) {
         self.slots.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_those_that_nobody_used_for_a_second_are_shed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let id = EndpointId { slot: 2, serial: 1 };
+        let mut idle = Idle::default();
+        for since in [0, 500, 900] {
+            let stream = Stream::Plain(tokio::net::TcpStream::connect(address).await.unwrap());
+            idle.put(id, Connection { stream, written: since }, since, 60_000);
+        }
+        idle.shed(999);
+        assert_eq!(idle.count(id), 3);
+        idle.shed(1_500);
+        assert_eq!(idle.count(id), 1);
+        assert_eq!(idle.take(id, 1_500).unwrap().written, 900);
     }
 }

@@ -1,12 +1,14 @@
 //! ○ A connection to one endpoint for one request, and the request's place in its count.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::connect::{self, ConnectError, Dial};
 use super::idle::Connection;
+use super::outbound::Outbound;
 use crate::clock;
 use crate::config::Scheme;
-use crate::proxy::local::{Local, Snapshot};
+use crate::current::Snapshot;
 use crate::table::{Endpoint, Pool, Service};
 
 /// An endpoint picked from a table, which it keeps alive.
@@ -27,7 +29,7 @@ pub struct Lease {
     pub connection: Connection,
     /// It served a request before.
     pub reused: bool,
-    in_flight: InFlight,
+    pub(super) in_flight: InFlight,
 }
 
 impl Chosen {
@@ -66,9 +68,10 @@ impl Lease {
         &self.in_flight.0
     }
 
-    /// Keeps the connection for the next request, for `keep_alive` seconds less one if the endpoint
-    /// said so (it counts from an earlier moment than we do).
-    pub fn give_back(self, local: &Local, keep_alive: Option<u32>) {
+    /// Hands the connection to who waits for one, or keeps it for the next request: for
+    /// `keep_alive` seconds less one if the endpoint said so (it counts from an earlier moment than
+    /// we do). `now_millis`: since the origin.
+    pub fn give_back(self, outbound: &Outbound, keep_alive: Option<u32>, now_millis: u64) {
         let chosen = &self.in_flight.0;
         let idle = chosen.service().config.timeouts.idle;
         let told = keep_alive.map(|seconds| Duration::from_secs(seconds.into()));
@@ -77,20 +80,27 @@ impl Lease {
         if time.is_zero() {
             return;
         }
-        let endpoint = chosen.endpoint();
-        let expires = local.registry.now_millis() + time.as_millis() as u64;
-        local.idle.borrow_mut().put(endpoint.id, self.connection, expires);
+        let id = chosen.endpoint().id;
+        if let Some(connection) = outbound.lines.give(id, self.connection, true) {
+            let expires = now_millis + time.as_millis() as u64;
+            outbound.idle.borrow_mut().put(id, connection, now_millis, expires);
+        }
     }
 }
 
 /// An idle connection if there is one that can be trusted with the request.
 ///
 /// `must_be_alive`: the kernel is asked whether the endpoint has closed it meanwhile, which a
-/// request that cannot be sent twice must know.
-pub fn reuse(local: &Local, in_flight: InFlight, must_be_alive: bool) -> Result<Lease, InFlight> {
+/// request that cannot be sent twice must know. `now_millis`: since the origin.
+pub fn reuse(
+    outbound: &Outbound,
+    in_flight: InFlight,
+    must_be_alive: bool,
+    now_millis: u64,
+) -> Result<Lease, InFlight> {
     let id = in_flight.chosen().endpoint().id;
     loop {
-        let taken = local.idle.borrow_mut().take(id, local.registry.now_millis());
+        let taken = outbound.idle.borrow_mut().take(id, now_millis);
         let Some(connection) = taken else {
             return Err(in_flight);
         };
@@ -100,30 +110,35 @@ pub fn reuse(local: &Local, in_flight: InFlight, must_be_alive: bool) -> Result<
     }
 }
 
-/// A new connection, within the service's connect timeout.
-pub async fn dial(local: &Local, in_flight: InFlight) -> Result<Lease, (InFlight, ConnectError)> {
-    let chosen = in_flight.chosen();
+/// Opens a connection to `chosen` within the service's connect timeout, and counts it; sets
+/// `reached` once its host has taken it. That it cannot be opened is counted, too; what it says of
+/// the endpoint is for the caller to judge.
+pub(super) async fn open(
+    outbound: &Outbound,
+    chosen: &Chosen,
+    reached: &AtomicBool,
+) -> Result<Connection, ConnectError> {
     let endpoint = chosen.endpoint();
     let settings = &chosen.pool().config.upstream.tls;
     let tls = match endpoint.config.scheme {
         Scheme::Http => None,
         Scheme::Https => Some((settings, endpoint.config.host.as_str())),
     };
-    let dial = Dial { address: endpoint.config.address, tls };
+    let descriptors = Some(&outbound.descriptors);
+    let reached = Some(reached);
+    let dial = Dial { address: endpoint.config.address, tls, descriptors, reached };
     let timeout = chosen.service().config.timeouts.connect;
     let began = clock::now();
-    let opened = connect::open(dial, &local.certificates, timeout).await;
-    let cells = endpoint.counters.workers.of(local.worker);
-    match opened {
-        Ok(stream) => {
+    let opened = connect::open(dial, &outbound.certificates, timeout).await;
+    let cells = endpoint.counters.workers.of(outbound.worker);
+    match &opened {
+        Ok(_) => {
             cells.connects.increment();
             endpoint.live.connected(clock::now().saturating_sub(began));
-            let connection = Connection { stream, written: 0 };
-            Ok(Lease { connection, reused: false, in_flight })
         }
-        Err(error) => {
-            cells.errors[error.reason as usize].increment();
-            Err((in_flight, error))
-        }
+        // What we ourselves lack is nothing of the endpoint's.
+        Err(error) if error.self_fault => {}
+        Err(error) => cells.errors[error.reason as usize].increment(),
     }
+    opened.map(|stream| Connection { stream, written: 0 })
 }

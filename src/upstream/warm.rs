@@ -4,14 +4,14 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::connect::{self, Dial};
-use super::idle::Connection;
+use super::lease::{self, Chosen};
+use super::outbound::Outbound;
 use crate::clock;
-use crate::config::Scheme;
+use crate::current::Snapshot;
 use crate::health::Verdict;
-use crate::proxy::local::{Local, Snapshot};
 use crate::table::counters::UpstreamError;
 use crate::table::live::Seen;
 use crate::table::{EndpointId, Mode, Pool, Service, Table};
@@ -34,34 +34,29 @@ struct Dialling {
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// Opens what is missing. To be called every second, and after connections were used or dropped.
-pub fn keep(local: &Rc<Local>) {
-    let table = local.table();
-    if local.draining.get() || !table.services.iter().any(|service| wants_any(service)) {
+pub fn keep(outbound: &Rc<Outbound>) {
+    let table = outbound.table();
+    if outbound.draining.get() || !table.services.iter().any(|service| wants_any(service)) {
         return;
     }
     let now = clock::now().as_millis() as u64;
-    forget_gone(&local.warm, &table);
+    forget_gone(&outbound.warm, &table);
     for (index, service) in table.services.iter().enumerate() {
         for (at, pool) in service.pools.iter().enumerate() {
-            let wanted = part(pool.config.upstream.warm, local.worker, table.identities.workers);
+            let workers = table.identities.workers;
+            let wanted = part(pool.config.upstream.warm, outbound.worker, workers);
             for endpoint in (0..pool.endpoints.len()).filter(|e| wanted > 0 && may_serve(pool, *e))
             {
                 let id = pool.endpoints[endpoint].id;
-                let have = local.idle.borrow().lasting(id, now + renewal(service) / 4);
-                for _ in 0..local.warm.missing(id, have, wanted, now) {
-                    let place = Place { service: index, pool: at, endpoint };
-                    tokio::task::spawn_local(open(Rc::clone(local), Rc::clone(&table), place));
+                let have = outbound.idle.borrow().lasting(id, now + renewal(service) / 4);
+                for _ in 0..outbound.warm.missing(id, have, wanted, now) {
+                    let table = Snapshot::clone(&table);
+                    let chosen = Chosen { table, service: index, pool: at, endpoint };
+                    tokio::task::spawn_local(open(Rc::clone(outbound), chosen));
                 }
             }
         }
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    service: usize,
-    pool: usize,
-    endpoint: usize,
 }
 
 fn wants_any(service: &Service) -> bool {
@@ -83,7 +78,7 @@ fn may_serve(pool: &Pool, endpoint: usize) -> bool {
 
 /// Milliseconds a connection nobody used is kept: half of what an idle one is, for endpoints have
 /// less patience with a connection that never brought a request.
-fn renewal(service: &Service) -> u64 {
+pub(super) fn renewal(service: &Service) -> u64 {
     service.config.timeouts.idle.as_millis() as u64 / 2
 }
 
@@ -126,43 +121,22 @@ impl Warm {
 
 /// Opens one. That it cannot be opened says nothing against the endpoint, unless it is refused,
 /// which has control look.
-async fn open(local: Rc<Local>, table: Snapshot, place: Place) {
-    let service = &table.services[place.service];
-    let pool = &service.pools[place.pool];
-    let endpoint = &pool.endpoints[place.endpoint];
-    let tls = match endpoint.config.scheme {
-        Scheme::Http => None,
-        Scheme::Https => Some((&pool.config.upstream.tls, endpoint.config.host.as_str())),
-    };
-    let dial = Dial { address: endpoint.config.address, tls };
-    let began = clock::now();
-    let opened = connect::open(dial, &local.certificates, service.config.timeouts.connect).await;
-    let took = clock::now().saturating_sub(began);
-    let now = (began + took).as_millis() as u64;
-    local.warm.ended(endpoint.id, opened.is_ok(), now);
-    let cells = endpoint.counters.workers.of(local.worker);
+async fn open(outbound: Rc<Outbound>, chosen: Chosen) {
+    let id = chosen.endpoint().id;
+    let opened = lease::open(&outbound, &chosen, &AtomicBool::default()).await;
+    outbound.warm.ended(id, opened.is_ok(), clock::now().as_millis() as u64);
     match opened {
-        // The endpoint may have gone down, or out of the configuration, meanwhile.
-        Ok(_) if !still_serves(&local, endpoint.id) => {}
-        Ok(stream) => {
-            cells.connects.increment();
-            endpoint.live.connected(took);
-            let connection = Connection { stream, written: 0 };
-            local.idle.borrow_mut().put_first(endpoint.id, connection, now + renewal(service));
-        }
-        Err(error) => {
-            cells.errors[error.reason as usize].increment();
-            if error.reason == UpstreamError::Refused {
-                local.sight(endpoint.id, Seen::Refused);
-            }
-        }
+        Ok(connection) => outbound.take_new(&chosen, connection),
+        Err(error) if error.reason == UpstreamError::Refused => outbound.sight(id, Seen::Refused),
+        Err(_) => {}
     }
 }
 
-fn still_serves(local: &Local, id: EndpointId) -> bool {
-    let table = local.table();
+/// A connection to this endpoint may still be of use.
+pub(super) fn still_serves(outbound: &Outbound, id: EndpointId) -> bool {
+    let table = outbound.table();
     let mut pools = table.services.iter().flat_map(|service| service.pools.iter());
-    !local.draining.get()
+    !outbound.draining.get()
         && pools.any(|pool| {
             let place = pool.endpoints.iter().position(|endpoint| endpoint.id == id);
             place.is_some_and(|place| may_serve(pool, place))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use crate::rig::load::Plan;
+use crate::rig::load::{Plan, Sample};
 use crate::rig::proxy::FRONT;
 use crate::rig::{At, Fault, Pool};
 use crate::trial::{Ended, SOME, Trial};
@@ -132,12 +132,11 @@ fn proxy_without_descriptors_blames_nobody() {
     trial.rig.run_for(Duration::from_secs(2));
     prlimit(pid, Resource::Nofile, before).unwrap();
     trial.carry_on(SOME);
-    let well = trial.rig.now();
-    trial.carry_on(SOME);
     let ended = trial.end();
     ended.assert_nothing_moved();
-    let errors = ended.after.sum("standfast_accept_errors_total", &[]);
-    assert!(errors > 0.0, "there were descriptors enough");
-    let late = ended.report().between(well, Duration::MAX);
-    assert_eq!((late.lost_get, late.lost_post), (0, 0), "{:?}", late.why);
+    // New clients were accepted late, and all were served in the end.
+    let late = |sample: &&Sample| sample.latency > Duration::from_millis(100);
+    let late = ended.report().samples.iter().filter(late).count();
+    assert!(late > 0, "there were descriptors enough");
+    ended.assert_nothing_lost();
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, date_time_ymd,
 };
 
 /// A certificate authority of a test.
@@ -49,10 +49,26 @@ impl Authority {
         })
     }
 
+    /// The same, with a key that costs the server some milliseconds in each handshake.
+    pub fn issue_costly(&self, file: &str, names: &[&str]) -> Pair {
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096).unwrap();
+        self.issue_for(file, names, &key, |_| ())
+    }
+
     fn issue_with(
         &self,
         file: &str,
         names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
+        self.issue_for(file, names, &KeyPair::generate().unwrap(), change)
+    }
+
+    fn issue_for(
+        &self,
+        file: &str,
+        names: &[&str],
+        key: &KeyPair,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Pair {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -60,8 +76,7 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, file);
         change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
         let pair = Pair {
             cert_file: self.dir.join(format!("{file}.crt")),
             key_file: self.dir.join(format!("{file}.key")),

@@ -28,10 +28,15 @@ impl Nginx {
     }
 
     pub fn start_tls(lab: &Lab, pool: &str, pair: &Pair) -> Self {
-        Self::start_with(lab, pool, Some(pair))
+        Self::start_with(lab, pool, Some((pair, "")))
     }
 
-    fn start_with(lab: &Lab, pool: &str, tls: Option<&Pair>) -> Self {
+    /// Each connection costs a whole handshake, for no session is taken up again.
+    pub fn start_forgetful(lab: &Lab, pool: &str, pair: &Pair) -> Self {
+        Self::start_with(lab, pool, Some((pair, "ssl_session_tickets off;")))
+    }
+
+    fn start_with(lab: &Lab, pool: &str, tls: Option<(&Pair, &str)>) -> Self {
         let address = free_address();
         let dir = lab.path(&format!("nginx-{}", address.port()));
         fs::create_dir_all(dir.join("files")).unwrap();
@@ -133,15 +138,20 @@ impl Drop for Nginx {
     }
 }
 
-fn configuration(dir: &Path, address: SocketAddr, pool: &str, tls: Option<&Pair>) -> String {
+fn configuration(
+    dir: &Path,
+    address: SocketAddr,
+    pool: &str,
+    tls: Option<(&Pair, &str)>,
+) -> String {
     let dir = dir.display();
     // As root, workers would become `nobody`, who may not write to the test's directory.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let (ssl, certificate) = match tls {
-        Some(Pair { cert_file, key_file }) => (
+        Some((Pair { cert_file, key_file }, more)) => (
             " ssl",
             format!(
-                "ssl_certificate {}; ssl_certificate_key {};",
+                "ssl_certificate {}; ssl_certificate_key {}; {more}",
                 cert_file.display(),
                 key_file.display()
             ),
