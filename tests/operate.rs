@@ -433,7 +433,7 @@ fn what_is_not_available_yet_is_refused_and_never_ignored() {
     let lab = Lab::new();
     for (name, part) in [
         ("mode", "listeners: [{ mode: tcp, bind: ':0', service: app }]"),
-        ("http2", "listeners: [{ bind: ':0', service: app, protocols: [http2] }]"),
+        ("http3", "listeners: [{ bind: ':0', service: app, protocols: [http3] }]"),
         ("sticky", "listeners: [{ bind: ':0', service: app }]"),
     ] {
         let sticky = if name == "sticky" { "sticky: { cookie: c }, " } else { "" };

@@ -104,11 +104,11 @@ services:
     }
     assert_eq!(Client::tls(newer, &new, "app.test").get("/").text(), "here");
     assert!(Client::try_tls(newer, &old, "app.test").is_err(), "1.2 was accepted");
-    // Of a client that offers both protocols, HTTP/1.1 is chosen for now.
+    // Of a client that offers both protocols, HTTP/2 is chosen; one that offers none speaks HTTP/1.1.
     let mut alpn = (*lab.client_config()).clone();
     alpn.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let client = Client::tls(both, &Arc::new(alpn), "app.test");
-    assert_eq!(client.session().alpn_protocol(), Some(&b"http/1.1"[..]));
+    assert_eq!(client.session().alpn_protocol(), Some(&b"h2"[..]));
     proxy.stop();
 }
 

@@ -74,6 +74,7 @@ pub(super) const LIMITS: Shape = shape(
         "max_headers",
         "max_uri",
         "max_body_size",
+        "max_concurrent_streams",
     ],
     &[],
 );

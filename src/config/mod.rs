@@ -123,6 +123,8 @@ pub struct Listener {
     /// Unique; the bind address where the file gives no name.
     pub name: Arc<str>,
     pub bind: SocketAddr,
+    /// HTTP/1.1 alone where nothing is written and there is no TLS, else both.
+    pub protocols: Protocols,
     pub tls: Option<Tls>,
     /// `redirect: https`: every request is answered with 308.
     pub redirect_https: bool,
@@ -179,6 +181,16 @@ pub struct Limits {
     pub max_uri: u32,
     /// Bytes of a request body; none unless written.
     pub max_body_size: Option<u64>,
+    /// Requests under way at once on one HTTP/2 connection. Default 128.
+    pub max_concurrent_streams: u32,
+}
+
+/// What a listener speaks: one of them at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocols {
+    pub http1: bool,
+    /// By ALPN with TLS, else by prior knowledge (RFC 9113 section 3).
+    pub http2: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

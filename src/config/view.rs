@@ -9,8 +9,8 @@ use super::check::{Diagnostic, Severity};
 use super::units::{Bytes, Period, date};
 use super::{
     AccessLog, Balance, Certificate, CheckKind, Config, Endpoint, Failback, HealthCheck,
-    HostPattern, Level, Limits, Listener, LogFormat, Output, Pool, Route, Scheme, Service, Tls,
-    TlsVersion, Upstream, WhenNone,
+    HostPattern, Level, Limits, Listener, LogFormat, Output, Pool, Protocols, Route, Scheme,
+    Service, Tls, TlsVersion, Upstream, WhenNone,
 };
 
 /// The whole configuration. No secret and no content of a file is in it.
@@ -114,12 +114,19 @@ pub(super) fn listener_settings(listener: &Listener) -> Value {
     json!({
         "name": &*listener.name,
         "bind": listener.bind.to_string(),
+        "protocols": protocols(listener.protocols),
         "tls": listener.tls.as_ref().map(tls),
         "redirect": listener.redirect_https.then_some("https"),
         "trusted_proxies":
             listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "limits": limits(&listener.limits),
     })
+}
+
+/// As they are written in a file.
+pub fn protocols(protocols: Protocols) -> Vec<&'static str> {
+    let names = [(protocols.http1, "http1"), (protocols.http2, "http2")];
+    names.into_iter().filter_map(|(spoken, name)| spoken.then_some(name)).collect()
 }
 
 fn tls(tls: &Tls) -> Value {
@@ -150,6 +157,7 @@ fn limits(limits: &Limits) -> Value {
         "max_headers": limits.max_headers,
         "max_uri": Bytes(limits.max_uri.into()).to_string(),
         "max_body_size": limits.max_body_size.map(|size| Bytes(size).to_string()),
+        "max_concurrent_streams": limits.max_concurrent_streams,
     })
 }
 

@@ -113,6 +113,7 @@ fn own_fields(out: &mut Vec<u8>, head: &Request, buf: &[u8], edits: &RequestEdit
     let version: &[u8] = match head.version() {
         Version::Http10 => b"1.0",
         Version::Http11 => b"1.1",
+        Version::Http2 => b"2.0",
     };
     field(out, version, b" standfast\r\n");
 }
@@ -132,17 +133,8 @@ pub fn response(out: &mut Vec<u8>, head: &Response, buf: &[u8], edits: &Response
     out.extend_from_slice(itoa::Buffer::new().format(head.status()).as_bytes());
     field(out, b" ", head.reason(buf));
     out.extend_from_slice(b"\r\n");
-    for field in &head.fields {
-        match field.kind {
-            Kind::ContentLength
-            | Kind::TransferEncoding
-            | Kind::Connection
-            | Kind::KeepAlive
-            | Kind::Upgrade
-            | Kind::HopByHop
-            | Kind::Named => {}
-            _ => copy(out, field, buf),
-        }
+    for field in head.fields.iter().filter(|field| goes_on(field)) {
+        copy(out, field, buf);
     }
     if head.switches() {
         out.extend_from_slice(SWITCH);
@@ -153,17 +145,50 @@ pub fn response(out: &mut Vec<u8>, head: &Response, buf: &[u8], edits: &Response
                 out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
             }
             Body::Chunked | Body::UntilClose => {}
-            Body::Empty if head.status() == 204 => {}
-            // For HEAD, an endpoint's chunked says no length, and none is made up here.
-            Body::Empty | Body::Length(_) => body_length(out, head.body(), head.content_length()),
+            Body::Empty | Body::Length(_) => body_length(out, Body::Empty, length(head)),
         }
         match (edits.keep_alive, edits.client) {
             (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
             (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-            (true, Version::Http11) => {}
+            (true, Version::Http11 | Version::Http2) => {}
         }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// The fields of a response that go on to a client of any version: name and value. Of what frames
+/// the body there is only [`length`].
+pub fn response_fields<'a>(
+    head: &'a Response,
+    buf: &'a [u8],
+) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    let fields = head.fields.iter().filter(|field| goes_on(field));
+    fields.map(|field| (field.name.of(buf), field.value.of(buf)))
+}
+
+/// The Content-Length that goes on with a final response. For HEAD, an endpoint's chunked says no
+/// length, and none is made up here.
+pub fn length(head: &Response) -> Option<u64> {
+    match head.body() {
+        _ if head.is_informational() || head.status() == 204 => None,
+        Body::Length(length) => Some(length),
+        Body::Empty => head.content_length(),
+        Body::Chunked | Body::UntilClose => None,
+    }
+}
+
+/// Neither frames the body nor is for one hop.
+fn goes_on(field: &Field) -> bool {
+    !matches!(
+        field.kind,
+        Kind::ContentLength
+            | Kind::TransferEncoding
+            | Kind::Connection
+            | Kind::KeepAlive
+            | Kind::Upgrade
+            | Kind::HopByHop
+            | Kind::Named
+    )
 }
 
 /// The field that frames the body; `length` is what was received, for a body that is not there.

@@ -73,6 +73,8 @@ pub enum Version {
     Http10,
     #[default]
     Http11,
+    /// Of a client, whose head was written as HTTP/1.1 before it was parsed.
+    Http2,
 }
 
 impl Version {

@@ -296,6 +296,11 @@ impl Request {
         self.version
     }
 
+    /// The head that was parsed is the translation of one that came over HTTP/2.
+    pub fn set_http2(&mut self) {
+        self.version = Version::Http2;
+    }
+
     pub fn body(&self) -> Body {
         self.body
     }

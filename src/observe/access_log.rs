@@ -33,7 +33,7 @@ pub struct Entry<'a> {
     pub https: bool,
     pub host: &'a [u8],
     pub path: &'a [u8],
-    /// `1.0` or `1.1`.
+    /// `1.0`, `1.1` or `2`.
     pub protocol: &'static str,
     /// 0: the client left before an answer.
     pub status: u16,

@@ -142,6 +142,7 @@ fn listener() -> Listener {
     Listener {
         name: "https".into(),
         bind: ([127, 0, 0, 1], 8443).into(),
+        protocols: Protocols { http1: true, http2: true },
         tls: Some(Tls { min_version: TlsVersion::V1_2, certificates: vec![certificate] }),
         redirect_https: false,
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
@@ -154,6 +155,7 @@ fn listener() -> Listener {
             max_headers: 128,
             max_uri: 16_384,
             max_body_size: None,
+            max_concurrent_streams: 128,
         },
         routes: vec![Route {
             hosts: Vec::new(),

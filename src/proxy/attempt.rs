@@ -185,6 +185,9 @@ impl<C: Client> Attempt<'_, C> {
                 Fired::Leave | Fired::SessionOver => {}
             }
         }
+        if self.client.poll_cancelled(cx).is_ready() {
+            return Poll::Ready(Err(Failure::Left));
+        }
         if self.uploading {
             self.poll_upload(cx)?;
         }
@@ -345,6 +348,9 @@ impl<C: Client> Attempt<'_, C> {
             Poll::Ready(Fired::Deadline) => return Poll::Ready(Ended::Cut(Loss::Timeout)),
             Poll::Ready(Fired::SessionOver) => return Poll::Ready(Ended::Cut(Loss::Failover)),
             _ => {}
+        }
+        if self.client.poll_cancelled(cx).is_ready() {
+            return Poll::Ready(Ended::ClientGone);
         }
         if self.uploading
             && let Poll::Ready(end) = self.client.poll_upload(self.local, cx, self.stream)

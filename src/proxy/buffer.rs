@@ -81,6 +81,14 @@ impl Buffer {
         Poll::Ready(Ok(count))
     }
 
+    /// Appends as many of `bytes` as there is room for, and says how many.
+    pub fn put(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.room());
+        self.data[self.end..self.end + count].copy_from_slice(&bytes[..count]);
+        self.end += count;
+        count
+    }
+
     /// Gets a small buffer if there is none yet.
     pub fn ensure(&mut self, store: &Store) {
         if self.data.is_empty() {

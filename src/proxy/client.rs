@@ -43,6 +43,8 @@ pub trait Client {
     fn download(&self) -> Download;
     /// Ready once the client has ended its side or is gone, with nothing left to read.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Left>;
+    /// Ready once the client has cancelled this request, where its protocol has a word for that.
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// What tells this request from others where errors are counted.
     fn origin(&self) -> Origin;
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use super::buffer::Buffer;
 use super::deadline::{Fired, Ticket};
 use super::exchange::{self, Call, Ended};
 use super::local::{Local, Snapshot};
@@ -61,6 +62,13 @@ impl Connection {
         let Resting { local, listener, ticket, stream, peer, fresh } = resting;
         let (side, response) = Side::new(&local.store, listener, stream, peer);
         Self { local, listener, ticket, side, response, fresh, switch: None }
+    }
+
+    /// With what was read of its first request already.
+    pub fn begun(resting: Resting, begun: Buffer) -> Self {
+        let mut connection = Self::new(resting);
+        connection.side.buffer = begun;
+        connection
     }
 
     /// Serves until the client is silent, either side closes, or the connection becomes a tunnel.
@@ -259,27 +267,11 @@ impl Connection {
     async fn redirect(&mut self, table: &Snapshot, listener: &Listener) -> bool {
         let side = &self.side;
         let bytes = side.buffer.bytes();
-        if side.request.host(bytes).is_empty() || side.request.path(bytes) == b"*" {
+        let Some(location) = respond::https_location(table, &side.request, bytes) else {
             let answer = Answer::request_error(400, "no address to redirect to");
             return self.own_answer(listener, answer).await;
-        }
-        let mut location = b"https://".to_vec();
-        location.extend_from_slice(side.request.host(bytes));
-        let port = https_port(table);
-        if port != 443 {
-            location.extend_from_slice(format!(":{port}").as_bytes());
-        }
-        location.extend_from_slice(side.request.path(bytes));
-        if let Some(query) = side.request.query(bytes) {
-            location.push(b'?');
-            location.extend_from_slice(query);
-        }
-        let answer = Answer {
-            status: 308,
-            error: None,
-            details: "the same address over https",
-            location: Some(&location),
         };
+        let answer = Answer::to_https(&location);
         self.own_answer(listener, answer).await
     }
 
@@ -413,14 +405,14 @@ impl Connection {
 
 /// The limits that hold while a head is read.
 #[derive(Clone, Copy)]
-struct Bounds {
-    head: http1::Limits,
+pub(super) struct Bounds {
+    pub(super) head: http1::Limits,
     header_timeout: Duration,
     idle: Duration,
 }
 
 impl Bounds {
-    fn of(limits: &Limits, idle: Duration) -> Self {
+    pub(super) fn of(limits: &Limits, idle: Duration) -> Self {
         let head = http1::Limits {
             head_size_max: limits.max_header_size as usize,
             headers_max: limits.max_headers.into(),
@@ -452,12 +444,4 @@ pub(super) fn listener_logs(local: &Local) -> bool {
 /// A close resets the connection, so that the client cannot take a cut answer for a whole one.
 pub(super) fn reset_on_close(stream: &Stream) {
     let _ = socket2::SockRef::from(stream.tcp()).set_linger(Some(Duration::ZERO));
-}
-
-fn https_port(table: &Snapshot) -> u16 {
-    let mut ports = table.listeners.iter().filter(|l| l.config.tls.is_some());
-    match (ports.next(), ports.next()) {
-        (Some(only), None) => only.config.bind.port(),
-        _ => 443,
-    }
 }

@@ -1,10 +1,10 @@
 //! ○ One request's life, and the workers in which requests live.
 //!
-//! [`worker`] threads accept; [`http1`] reads requests off a connection; [`exchange`] takes each to
-//! an endpoint and its answer back; [`pump`] moves the bytes. What fails is rescued: [`dialling`]
-//! tries the next endpoint beside a silent one, [`evidence`] makes other requests avoid what
-//! failed, [`hold`] bridges a moment without any endpoint. Where descriptors run short, [`room`] is
-//! made.
+//! [`worker`] threads accept; [`http1`] and [`http2`] read requests off a connection; [`exchange`]
+//! takes each to an endpoint and its answer back; [`pump`] moves the bytes. What fails is rescued:
+//! [`dialling`] tries the next endpoint beside a silent one, [`evidence`] makes other requests avoid
+//! what failed, [`hold`] bridges a moment without any endpoint. Where descriptors run short,
+//! [`room`] is made.
 
 pub mod attempt;
 pub mod buffer;
@@ -19,6 +19,7 @@ pub mod fate;
 mod fixture;
 pub mod hold;
 pub mod http1;
+pub mod http2;
 pub mod latency;
 pub mod local;
 pub mod pick;

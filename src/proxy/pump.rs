@@ -73,10 +73,28 @@ pub struct Download {
     pub wire_bytes: u64,
 }
 
+/// What a pump can read a message's bytes from, framed as HTTP/1.1 frames them.
+pub trait Feed {
+    /// Ready when a read would give bytes, the end or an error.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Reads once into the free room of `buffer`, which is not empty; 0 is the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>>;
+}
+
+impl Feed for Stream {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_readable(self, cx)
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+        buffer.poll_fill(cx, self)
+    }
+}
+
 /// Where a pump reads, and within which bounds.
 #[derive(Debug)]
-pub struct Source<'a> {
-    pub stream: &'a mut Stream,
+pub struct Source<'a, S = Stream> {
+    pub stream: &'a mut S,
     pub buffer: &'a mut Buffer,
     pub store: &'a Store,
     /// Bytes at the start of the buffer that must stay: the head.
@@ -167,10 +185,10 @@ impl Pump {
     }
 
     /// Moves bytes until the message is done or neither side is ready.
-    pub fn poll(
+    pub fn poll<S: Feed>(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut Source<'_>,
+        source: &mut Source<'_, S>,
         sink: &mut Stream,
     ) -> Poll<Result<(), Broken>> {
         loop {
@@ -192,7 +210,7 @@ impl Pump {
 
     /// Skips the body of a message nobody wants as far as it is in the buffer. True if that was all
     /// of it.
-    pub fn skip_buffered(&mut self, source: &Source<'_>) -> bool {
+    pub fn skip_buffered<S>(&mut self, source: &Source<'_, S>) -> bool {
         loop {
             let before = self.at;
             if self.prepare(source).is_err() {
@@ -248,7 +266,7 @@ impl Pump {
     }
 
     /// Decodes what is in the buffer into something to write, unless a run of data is waiting.
-    fn prepare(&mut self, source: &Source<'_>) -> Result<(), Broken> {
+    fn prepare<S>(&mut self, source: &Source<'_, S>) -> Result<(), Broken> {
         while !self.ended && self.data.0 == self.data.1 && self.tail.is_empty() {
             let input = &source.buffer.bytes()[self.at..];
             match self.decoder.step(input).map_err(Broken::Framing)? {
@@ -339,10 +357,10 @@ impl Pump {
         }
     }
 
-    fn poll_read(
+    fn poll_read<S: Feed>(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut Source<'_>,
+        source: &mut Source<'_, S>,
     ) -> Poll<Result<(), Broken>> {
         if source.keep == 0 && self.at == source.buffer.len() {
             // Nothing is left in it: no buffer is held while the source is silent.
@@ -355,7 +373,7 @@ impl Pump {
         }
         source.buffer.ensure(source.store);
         self.make_room(source);
-        let count = ready!(source.buffer.poll_fill(cx, source.stream)).map_err(Broken::Source)?;
+        let count = ready!(source.stream.poll_fill(cx, source.buffer)).map_err(Broken::Source)?;
         if count == 0 {
             if !self.decoder.may_close() {
                 return Poll::Ready(Err(Broken::Source(io::ErrorKind::UnexpectedEof.into())));
@@ -367,7 +385,7 @@ impl Pump {
 
     /// Room for the next read: what was passed on is dropped (or kept for a replay while there is
     /// room), and a body that has much to come gets a large buffer.
-    fn make_room(&mut self, source: &mut Source<'_>) {
+    fn make_room<S>(&mut self, source: &mut Source<'_, S>) {
         let passed_on = self.at == source.buffer.len();
         if passed_on && source.replay && source.buffer.room() == 0 {
             source.buffer.grow(source.store, Buffer::LARGE);

@@ -81,6 +81,7 @@ impl Record<'_> {
             protocol: match self.request.version() {
                 Version::Http10 => "1.0",
                 Version::Http11 => "1.1",
+                Version::Http2 => "2",
             },
             status: self.status,
             request_body_bytes: self.request_body_bytes,

@@ -4,6 +4,8 @@
 use std::io::Write;
 
 use super::exchange::Ended;
+use crate::http1::Request;
+use crate::table::Table;
 use crate::table::counters::{Loss, UpstreamError};
 use crate::upstream::connect::TlsFault;
 
@@ -33,6 +35,18 @@ impl Answer<'_> {
             details: "no route matches this host and path",
             location: None,
         }
+    }
+
+    /// `redirect: https`.
+    pub fn to_https(location: &[u8]) -> Answer<'_> {
+        let details = "the same address over https";
+        Answer { status: 308, error: None, details, location: Some(location) }
+    }
+
+    /// RFC 9110 section 15.5.20.
+    pub fn misdirected() -> Self {
+        let details = "the certificate of this connection does not serve this host";
+        Self::request_error(421, details)
     }
 
     pub fn unavailable(details: &'static str) -> Self {
@@ -117,12 +131,40 @@ impl Answer<'_> {
     }
 }
 
+/// Where `redirect: https` sends a request; none where it names no host or path.
+pub fn https_location(table: &Table, request: &Request, bytes: &[u8]) -> Option<Vec<u8>> {
+    if request.host(bytes).is_empty() || request.path(bytes) == b"*" {
+        return None;
+    }
+    let mut location = b"https://".to_vec();
+    location.extend_from_slice(request.host(bytes));
+    let port = https_port(table);
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    location.extend_from_slice(request.path(bytes));
+    if let Some(query) = request.query(bytes) {
+        location.push(b'?');
+        location.extend_from_slice(query);
+    }
+    Some(location)
+}
+
+fn https_port(table: &Table) -> u16 {
+    let mut ports = table.listeners.iter().filter(|l| l.config.tls.is_some());
+    match (ports.next(), ports.next()) {
+        (Some(only), None) => only.config.bind.port(),
+        _ => 443,
+    }
+}
+
 /// The word for the access log.
 pub fn reason(ended: Ended) -> Option<&'static str> {
     Some(match ended {
         Ended::Answered => return None,
         Ended::Refused(404, _) => "no_route",
         Ended::Refused(408, _) => "request_too_slow",
+        Ended::Refused(421, _) => "misdirected",
         Ended::Refused(413, _) => "body_too_large",
         Ended::Refused(..) => "bad_request",
         Ended::ClientGone => "client_gone",

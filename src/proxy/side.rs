@@ -307,6 +307,11 @@ impl Client for Side {
         self.stream.poll_left(cx)
     }
 
+    /// HTTP/1.1 has none; a client that ended its side may still read the answer.
+    fn poll_cancelled(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
     fn origin(&self) -> Origin {
         let bytes = self.buffer.bytes();
         let target = (self.request.path(bytes), self.request.query(bytes));
@@ -314,13 +319,13 @@ impl Client for Side {
     }
 }
 
-fn hash(value: &impl Hash) -> u32 {
+pub(super) fn hash(value: &impl Hash) -> u32 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish() as u32
 }
 
-fn write_hex(out: &mut [u8; 32], high: u64, low: u64) {
+pub(super) fn write_hex(out: &mut [u8; 32], high: u64, low: u64) {
     let words = [high >> 32, high, low >> 32, low];
     for (digits, word) in out.chunks_exact_mut(8).zip(words) {
         digits.copy_from_slice(&hex_digits(word as u32));

@@ -16,14 +16,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+use super::buffer::Buffer;
 use super::deadline::Registry;
 use super::http1::{After, Connection};
+use super::http2::{self, Arrival, Client, Met};
 use super::local::Local;
 use super::resting::Resting;
 use super::room;
 use super::sessions;
 use super::silence;
+use super::upgrade::Tunnel;
 use crate::clock;
+use crate::config::Protocols;
 use crate::current::Current;
 use crate::observe::access_log;
 use crate::stream::Stream;
@@ -44,7 +48,7 @@ pub struct Workers {
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drained {
-    /// Connections that were still busy at the limit and were cut.
+    /// Connections, and requests over HTTP/2, that were still busy at the limit and were cut.
     pub forced: usize,
 }
 
@@ -327,22 +331,56 @@ fn admit(local: &Rc<Local>, id: ListenerId, stream: TcpStream, peer: SocketAddr)
     cells.connections.increment();
     let _ = stream.set_nodelay(true);
     let tls = listener.config.tls.is_some();
+    let protocols = listener.config.protocols;
     let local = Rc::clone(local);
     let ticket = local.registry.register(id);
-    if tls {
-        let name = Arc::clone(&listener.config.name);
-        let timeout = listener.config.limits.header_timeout;
-        tokio::task::spawn_local(async move {
-            if let Some(stream) = handshake(&local, id, &name, stream, timeout).await {
-                // A task of its own, without the room for a handshake.
-                let resting = Resting::new(local, id, ticket, stream, peer);
-                tokio::task::spawn_local(serve(resting, open));
-            }
-        });
-    } else {
+    if !tls && !protocols.http2 {
         let resting = Resting::new(local, id, ticket, Stream::Plain(stream), peer);
         tokio::task::spawn_local(serve(resting, open));
+        return;
     }
+    let name = Arc::clone(&listener.config.name);
+    let timeout = listener.config.limits.header_timeout;
+    // What follows is in tasks of its own, without the room for a handshake.
+    tokio::task::spawn_local(async move {
+        let arrival =
+            Arrival { local: &local, listener: id, name: &name, ticket: &ticket, timeout };
+        match arrive(arrival, protocols, tls, stream).await {
+            Some(Met::Http1(stream, begun)) => {
+                let resting = Resting::new(local, id, ticket, stream, peer);
+                if begun.is_empty() {
+                    tokio::task::spawn_local(serve(resting, open));
+                } else {
+                    tokio::task::spawn_local(serve_begun(resting, begun, open));
+                }
+            }
+            Some(Met::Http2(stream, begun)) => {
+                let opened = Client::open(&local, (id, &name), (stream, begun), peer);
+                tokio::task::spawn_local(async move {
+                    let _open = open;
+                    http2::serve(opened, ticket).await;
+                });
+            }
+            None => {}
+        }
+    });
+}
+
+/// One of which the first bytes were read to find out what it speaks.
+async fn serve_begun(resting: Resting, begun: Buffer, open: Open) {
+    match Box::pin(Connection::begun(resting, begun).serve()).await {
+        After::Rest(resting) => drop(tokio::task::spawn_local(serve(resting, open))),
+        After::Tunnel(tunnel) => carry(tunnel, open),
+        After::Over => {}
+    }
+}
+
+/// In a task of its own, without the room for requests.
+fn carry(tunnel: Box<Tunnel>, open: Open) {
+    tokio::task::spawn_local(async move {
+        let _open = open;
+        tunnel.run().await;
+    });
 }
 
 /// A client's connection, from the first byte to the last.
@@ -352,16 +390,30 @@ async fn serve(mut resting: Resting, open: Open) {
         match Box::pin(Connection::new(resting).serve()).await {
             After::Rest(rests) => resting = rests,
             After::Tunnel(tunnel) => {
-                // A task of its own, without the room for requests.
-                tokio::task::spawn_local(async move {
-                    let _open = open;
-                    tunnel.run().await;
-                });
+                carry(tunnel, open);
                 return;
             }
             After::Over => return,
         }
     }
+}
+
+/// Finds out what a new connection speaks, behind TLS where that is to be.
+async fn arrive(
+    arrival: Arrival<'_>,
+    protocols: Protocols,
+    tls: bool,
+    stream: TcpStream,
+) -> Option<Met> {
+    let Arrival { local, listener, name, timeout, .. } = arrival;
+    let stream = match tls {
+        true => handshake(local, listener, name, stream, timeout).await?,
+        false => Stream::Plain(stream),
+    };
+    if protocols.http2 {
+        return http2::meet(arrival, protocols, stream).await;
+    }
+    Some(Met::Http1(stream, Buffer::default()))
 }
 
 async fn handshake(

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::config::{
     Admin, Balance, CheckKind, Config, Endpoint, Failback, Failover, HealthCheck, Level, Limits,
-    Listener, LogFormat, Logging, Pool, Process, Retries, Route, Scheme, Service, Timeouts,
-    Upstream, UpstreamTls, WhenNone,
+    Listener, LogFormat, Logging, Pool, Process, Protocols, Retries, Route, Scheme, Service,
+    Timeouts, Upstream, UpstreamTls, WhenNone,
 };
 
 /// The defaults, with failback after five minutes and tcp probes.
@@ -71,6 +71,7 @@ pub(crate) fn listener(name: &str, bind: &str, services: &[u32]) -> Arc<Listener
     Arc::new(Listener {
         name: name.into(),
         bind: bind.parse().unwrap(),
+        protocols: Protocols { http1: true, http2: false },
         tls: None,
         redirect_https: false,
         trusted_proxies: Vec::new(),
@@ -83,6 +84,7 @@ pub(crate) fn listener(name: &str, bind: &str, services: &[u32]) -> Arc<Listener
             max_headers: 128,
             max_uri: 16_384,
             max_body_size: None,
+            max_concurrent_streams: 128,
         },
         routes: services.iter().map(route).collect(),
     })

@@ -22,12 +22,19 @@ pub(super) struct BySni {
     /// By what follows `*.`.
     wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
     all: Vec<Arc<CertifiedKey>>,
+    /// What each of `all` carries, in lower case.
+    names: Vec<Vec<String>>,
 }
 
 impl BySni {
     /// The error is a sentence that names the file.
     pub(super) fn new(certificates: &[Certificate]) -> Result<Self, String> {
-        let mut this = Self { exact: HashMap::new(), wildcard: HashMap::new(), all: Vec::new() };
+        let mut this = Self {
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+            all: Vec::new(),
+            names: Vec::new(),
+        };
         for certificate in certificates {
             let key = Arc::new(certified_key(certificate)?);
             for name in &certificate.names {
@@ -38,16 +45,41 @@ impl BySni {
                 names.entry(name.to_owned()).or_default().push(Arc::clone(&key));
             }
             this.all.push(key);
+            this.names.push(certificate.names.clone());
         }
         Ok(this)
     }
 
-    fn choose(&self, sni: Option<&str>, offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    /// A certificate that a client asking for `sni` may have been shown carries `host`, which is in
+    /// lower case and without port.
+    pub(super) fn covers(&self, sni: Option<&str>, host: &str) -> bool {
+        let parent = host.split_once('.').map(|(_, parent)| parent);
+        let fits = |name: &str| match name.strip_prefix("*.") {
+            Some(wildcard) => parent == Some(wildcard),
+            None => name == host,
+        };
+        let carries = |shown: &Arc<CertifiedKey>| {
+            let mut all = self.all.iter().zip(&self.names);
+            all.any(|(key, names)| Arc::ptr_eq(key, shown) && names.iter().any(|name| fits(name)))
+        };
+        let mut named = self.named(sni).peekable();
+        match named.peek() {
+            Some(_) => named.any(carries),
+            None => self.all.first().is_some_and(carries),
+        }
+    }
+
+    /// Those that carry the name asked for, best first.
+    fn named(&self, sni: Option<&str>) -> impl Iterator<Item = &Arc<CertifiedKey>> {
         let exact = sni.and_then(|name| self.exact.get(name));
         let wildcard = sni
             .and_then(|name| name.split_once('.'))
             .and_then(|(_, parent)| self.wildcard.get(parent));
-        let candidates = || exact.into_iter().chain(wildcard).flatten().chain(&self.all);
+        exact.into_iter().chain(wildcard).flatten()
+    }
+
+    fn choose(&self, sni: Option<&str>, offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let candidates = || self.named(sni).chain(&self.all);
         candidates()
             .find(|certified| certified.key.choose_scheme(offered).is_some())
             .or_else(|| candidates().next())

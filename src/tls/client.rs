@@ -38,7 +38,7 @@ pub(super) fn config(
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificateAtAll))
     };
     let mut config = builder.with_no_client_auth();
-    config.alpn_protocols = super::ALPN.iter().map(|name| name.to_vec()).collect();
+    config.alpn_protocols = vec![super::HTTP1.to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -8,6 +8,7 @@ pub mod client;
 pub mod inspect;
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -15,12 +16,16 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion, version};
 
-use crate::config::{CheckKind, Config, Listener, Pool, Scheme, Tls, TlsVersion, UpstreamTls};
+use crate::config::{
+    CheckKind, Config, Listener, Pool, Protocols, Scheme, Tls, TlsVersion, UpstreamTls,
+};
+use certs::BySni;
 
 pub use client::server_name;
 
-/// The protocols offered and accepted by ALPN, best first.
-const ALPN: &[&[u8]] = &[b"http/1.1"];
+/// The names of the protocols (RFC 7301, RFC 9113 section 3.1).
+const HTTP1: &[u8] = b"http/1.1";
+pub const HTTP2: &[u8] = b"h2";
 
 /// What is in force now: the second `ArcSwap` of the process, the one named exception.
 #[derive(Debug)]
@@ -31,8 +36,36 @@ pub struct Certificates {
 /// Built from a configuration, not in force yet.
 #[derive(Debug)]
 pub struct Prepared {
-    servers: HashMap<Arc<str>, Arc<ServerConfig>>,
+    servers: HashMap<Arc<str>, Server>,
     clients: HashMap<UpstreamTls, Arc<ClientConfig>>,
+}
+
+/// What a listener needs for its handshakes.
+#[derive(Debug)]
+struct Server {
+    config: Arc<ServerConfig>,
+    resolver: Arc<BySni>,
+}
+
+/// The names one connection was opened for, as far as its certificate says.
+#[derive(Debug)]
+pub struct Served {
+    resolver: Arc<BySni>,
+    sni: Option<String>,
+}
+
+impl Served {
+    /// A request for this host (without port) may come over the connection: it is the name the
+    /// client asked for, or one that the certificate it was shown carries (RFC 9110 section 7.4,
+    /// RFC 9113 section 9.1.1). An address cannot be asked for by SNI.
+    pub fn covers(&self, host: &str) -> bool {
+        let is_address = || host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok();
+        let asked_for = match &self.sni {
+            Some(sni) => sni.eq_ignore_ascii_case(host),
+            None => is_address(),
+        };
+        asked_for || self.resolver.covers(self.sni.as_deref(), &host.to_ascii_lowercase())
+    }
 }
 
 impl Certificates {
@@ -41,7 +74,7 @@ impl Certificates {
         let mut servers = HashMap::new();
         for listener in &config.listeners {
             if let Some(tls) = &listener.tls {
-                servers.insert(Arc::clone(&listener.name), server_config(listener, tls)?);
+                servers.insert(Arc::clone(&listener.name), server(listener, tls)?);
             }
         }
         let mut clients = HashMap::new();
@@ -66,7 +99,14 @@ impl Certificates {
 
     /// For a listener by name; `None` where it has no TLS.
     pub fn server(&self, listener: &str) -> Option<Arc<ServerConfig>> {
-        self.inner.load().servers.get(listener).cloned()
+        self.inner.load().servers.get(listener).map(|server| Arc::clone(&server.config))
+    }
+
+    /// What a connection of this listener, opened for `sni`, may be asked for.
+    pub fn served(&self, listener: &str, sni: Option<&str>) -> Option<Served> {
+        let prepared = self.inner.load();
+        let resolver = Arc::clone(&prepared.servers.get(listener)?.resolver);
+        Some(Served { resolver, sni: sni.map(str::to_owned) })
     }
 
     /// For endpoints with these settings; one without verification or with system roots included.
@@ -94,21 +134,26 @@ fn ticketer() -> Result<Arc<dyn ProducesTickets>, String> {
     Ok(Arc::clone(TICKETER.get_or_init(|| made)))
 }
 
-fn server_config(listener: &Listener, tls: &Tls) -> Result<Arc<ServerConfig>, String> {
-    let resolver = certs::BySni::new(&tls.certificates)
+fn server(listener: &Listener, tls: &Tls) -> Result<Server, String> {
+    let resolver = BySni::new(&tls.certificates)
         .map_err(|error| format!("listener {}: {error}", listener.name))?;
+    let resolver = Arc::new(resolver);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(tls.min_version))
         .map_err(|error| format!("listener {}: {error}", listener.name))?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+        .with_cert_resolver(Arc::clone(&resolver) as _);
+    // Best first: where a client offers both, it gets HTTP/2.
+    let Protocols { http1, http2 } = listener.protocols;
+    let names = [(http2, HTTP2), (http1, HTTP1)];
+    let spoken = names.into_iter().filter(|(spoken, _)| *spoken);
+    config.alpn_protocols = spoken.map(|(_, name)| name.to_vec()).collect();
     // Tickets hold the session on the client's side; nothing is kept for it here.
     config.ticketer = ticketer()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // A second ticket costs every handshake and helps only clients that open several at once.
     config.send_tls13_tickets = 1;
-    Ok(Arc::new(config))
+    Ok(Server { config: Arc::new(config), resolver })
 }
 
 fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {

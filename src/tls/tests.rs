@@ -58,6 +58,7 @@ fn listener(certificate: Certificate, min_version: TlsVersion) -> Arc<Listener> 
     Arc::new(Listener {
         name: "https".into(),
         bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+        protocols: Protocols { http1: true, http2: true },
         tls: Some(Tls { min_version, certificates: vec![certificate] }),
         redirect_https: false,
         trusted_proxies: Vec::new(),
@@ -70,6 +71,7 @@ fn listener(certificate: Certificate, min_version: TlsVersion) -> Arc<Listener> 
             max_headers: 128,
             max_uri: 16_384,
             max_body_size: None,
+            max_concurrent_streams: 128,
         },
         routes: Vec::new(),
     })
@@ -245,7 +247,7 @@ fn an_old_client_is_refused_where_tls_1_3_is_the_least() {
         let listener = listener(with_names(&cert, &["app.example.com"]), min);
         let prepared = Certificates::prepare(&config(vec![listener], &[])).unwrap();
         let server = &prepared.servers["https"];
-        assert_eq!(handshake(&old, server, "app.example.com").is_ok(), accepted, "{min:?}");
+        assert_eq!(handshake(&old, &server.config, "app.example.com").is_ok(), accepted, "{min:?}");
     }
 }
 

@@ -12,6 +12,7 @@
 pub mod certs;
 pub mod client;
 pub mod endpoint;
+pub mod http2;
 pub mod lab;
 pub mod load;
 pub mod metrics;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::view::protocols;
 use crate::config::{
     Admin, CheckKind, Config, Failback, Failover, HealthCheck, HostPattern, Listener, Output, Pool,
     Route, Service, TlsVersion, WhenNone,
@@ -74,6 +75,7 @@ fn listener(listener: &Listener, config: &Config) -> Value {
     json!({
         "name": &*listener.name,
         "bind": listener.bind,
+        "protocols": protocols(listener.protocols),
         "tls": tls,
         "redirect": listener.redirect_https.then_some("https"),
         "trusted_proxies": listener.trusted_proxies,
@@ -86,6 +88,7 @@ fn listener(listener: &Listener, config: &Config) -> Value {
             "max_headers": limits.max_headers,
             "max_uri": limits.max_uri,
             "max_body_size": limits.max_body_size,
+            "max_concurrent_streams": limits.max_concurrent_streams,
         },
         "routes": listener.routes.iter().map(|r| route(r, config)).collect::<Vec<_>>(),
     })

@@ -12,7 +12,7 @@ use super::services::ReadService;
 use super::tls;
 use crate::config::file::{self, Item, Table, closest};
 use crate::config::units::quote;
-use crate::config::{HostPattern, IpNet, Limits, Listener, Route, names};
+use crate::config::{HostPattern, IpNet, Limits, Listener, Protocols, Route, names};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -92,6 +92,7 @@ fn duplicate_names(listeners: &[ReadListener<'_>]) {
 
 fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_, '_>) -> ReadListener<'a> {
     only_http(table);
+    let protocols = protocols(table);
     let remedy = "write the address to listen on, e.g. `bind: \":443\"`";
     let bind_item = table.need("bind", remedy);
     let bind = bind_item.as_ref().and_then(|item| item.parse(names::bind));
@@ -115,6 +116,7 @@ fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_, '_>) -
     let listener = Listener {
         name: name.map_or_else(|| address.to_string().into(), Arc::from),
         bind: address,
+        protocols,
         tls,
         redirect_https,
         trusted_proxies: networks(table).unwrap_or_default(),
@@ -133,9 +135,22 @@ fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_, '_>) -
 fn only_http(table: &Table<'_>) {
     let modes = ["tcp", "tls-passthrough", "udp"];
     table.get("mode").and_then(|item| item.choice(&[("http", ())], &modes));
-    for item in table.get("protocols").and_then(|item| item.list()).unwrap_or_default() {
-        item.choice(&[("http1", ())], &["http2", "http3"]);
+}
+
+/// HTTP/2 is offered wherever clients can choose by ALPN; elsewhere it has to be asked for.
+fn protocols(table: &Table<'_>) -> Protocols {
+    let default = Protocols { http1: true, http2: table.has("tls") };
+    let Some(item) = table.get("protocols") else { return default };
+    let Some(items) = item.list() else { return default };
+    let mut spoken = Protocols { http1: false, http2: false };
+    for item in items {
+        match item.choice(&[("http1", false), ("http2", true)], &["http3"]) {
+            Some(true) => spoken.http2 = true,
+            Some(false) => spoken.http1 = true,
+            None => {}
+        }
     }
+    spoken
 }
 
 fn networks(table: &Table<'_>) -> Option<Vec<IpNet>> {
@@ -328,5 +343,6 @@ fn limits(table: Option<&Table<'_>>) -> Limits {
         max_headers: count("max_headers", 1000).and_then(|n| n.try_into().ok()).unwrap_or(128),
         max_uri: max_uri.unwrap_or_else(|| max_header_size.min(16 << 10)),
         max_body_size: get("max_body_size").and_then(|item| item.size(1..=u64::MAX)),
+        max_concurrent_streams: count("max_concurrent_streams", 10_000).unwrap_or(128),
     }
 }
