@@ -2,8 +2,8 @@
 //!
 //! [`worker`] threads accept; [`http1`] and [`http2`] read requests off a connection; [`exchange`]
 //! takes each to an endpoint and its answer back; [`pump`] moves the bytes. What fails is rescued:
-//! [`dialling`] tries the next endpoint beside a silent one, [`evidence`] makes other requests avoid
-//! what failed, [`hold`] bridges a moment without any endpoint. Where descriptors run short,
+//! [`dialling`] tries the next endpoint beside a silent one, [`evidence`] makes other requests
+//! avoid what failed, [`hold`] bridges a moment without any endpoint. Where descriptors run short,
 //! [`room`] is made.
 
 pub mod attempt;
