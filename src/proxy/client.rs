@@ -4,15 +4,16 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::buffer::Buffer;
+use super::caller::Caller;
 use super::local::Local;
 use super::pump::Broken;
 pub use super::pump::{Download, Upload};
 use crate::http1::Response;
-use crate::stream::{Left, Stream};
+use crate::stream::Stream;
 use crate::table::live::Origin;
 
 /// The side a request came from.
-pub trait Client {
+pub trait Client: Caller {
     /// Starts the upload from its beginning, with the head as this endpoint is to get it.
     fn begin_upload(&mut self, fallback_host: &[u8]);
     /// Sends head and body to the endpoint. `Broken::Source` is the client, `Sink` the endpoint.
@@ -22,7 +23,6 @@ pub trait Client {
         cx: &mut Context<'_>,
         endpoint: &mut Stream,
     ) -> Poll<Result<(), Broken>>;
-    fn upload(&self) -> Upload;
     /// Passes an informational response on.
     fn poll_informational(
         &mut self,
@@ -41,8 +41,6 @@ pub trait Client {
         buffer: &mut Buffer,
     ) -> Poll<Result<(), Broken>>;
     fn download(&self) -> Download;
-    /// Ready once the client has ended its side or is gone, with nothing left to read.
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Left>;
     /// Ready once the client has cancelled this request, where its protocol has a word for that.
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// What tells this request from others where errors are counted.

@@ -12,9 +12,10 @@ use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, Sleep};
 
+use super::caller::Caller;
 use super::deadline::{Fired, Ticket};
 use super::evidence;
-use super::exchange::{self, Call, Client, Ended, Step, Trust};
+use super::exchange::{self, Call, Ended, Step, Trust};
 use super::local::Local;
 use super::silence;
 use crate::retry::Progress;
@@ -42,7 +43,7 @@ pub fn reuse(local: &Local, call: &Call, chosen: Chosen) -> Result<Lease, InFlig
 }
 
 /// Dials `first`, and others as long as none has connected.
-pub async fn connect<C: Client>(
+pub async fn connect<C: Caller>(
     local: &Local,
     ticket: &Ticket,
     client: &mut C,
@@ -109,7 +110,7 @@ enum Event {
 }
 
 impl<'a> Race<'a> {
-    async fn run<C: Client>(
+    async fn run<C: Caller>(
         &mut self,
         ticket: &Ticket,
         client: &mut C,
@@ -170,7 +171,7 @@ impl<'a> Race<'a> {
         });
     }
 
-    fn poll<C: Client>(
+    fn poll<C: Caller>(
         &mut self,
         cx: &mut Context<'_>,
         ticket: &Ticket,
@@ -247,7 +248,7 @@ impl<'a> Race<'a> {
     }
 
     /// Who is dialled next; an error once nobody else is being dialled either.
-    fn failed<C: Client>(
+    fn failed<C: Caller>(
         &mut self,
         client: &C,
         call: &mut Call,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::attempt::{self, Outcome};
 use super::buffer::Buffer;
+use super::caller::Caller;
 pub use super::client::{Client, Download, Upload};
 use super::deadline::Ticket;
 use super::dialling::{self, NoLease};
@@ -223,7 +224,7 @@ fn keep(local: &Local, call: &Call, lease: Lease, response: &Response) {
 }
 
 /// A connection to the next endpoint. What fails here was not sent and moves on at once.
-async fn obtain<C: Client>(
+pub async fn obtain<C: Caller>(
     local: &Local,
     ticket: &Ticket,
     client: &mut C,
@@ -344,7 +345,7 @@ fn failed<C: Client>(
 }
 
 /// May it be tried elsewhere? Notes in `call.next` where, and the proof.
-pub fn decide<C: Client>(local: &Local, client: &C, call: &mut Call, progress: Progress) -> Step {
+pub fn decide<C: Caller>(local: &Local, client: &C, call: &mut Call, progress: Progress) -> Step {
     refresh(local, call);
     call.progress = progress;
     match next(local, call, Trust::Any) {
@@ -358,7 +359,7 @@ pub fn decide<C: Client>(local: &Local, client: &C, call: &mut Call, progress: P
 
 /// May it be sent to this endpoint, or to one of another pool? Notes in `call.next` where, and the
 /// proof.
-pub fn approve<C: Client>(local: &Local, client: &C, call: &mut Call, next: Chosen) -> Step {
+pub fn approve<C: Caller>(local: &Local, client: &C, call: &mut Call, next: Chosen) -> Step {
     let changes = changes_pool(call, &next);
     let facts = facts(client, call, call.progress, changes);
     let decision = ask(local, facts, call);
@@ -396,7 +397,7 @@ fn attempts_max(call: &Call) -> u32 {
     call.table.services[call.service].config.retries.attempts
 }
 
-fn facts<C: Client>(client: &C, call: &Call, progress: Progress, changes_pool: bool) -> Facts {
+fn facts<C: Caller>(client: &C, call: &Call, progress: Progress, changes_pool: bool) -> Facts {
     Facts {
         idempotent: call.method.is_idempotent(),
         keyed: call.keyed,
@@ -415,7 +416,7 @@ fn changes_pool(call: &Call, next: &Chosen) -> bool {
         && !pool.endpoints.iter().any(|endpoint| call.tried.contains(endpoint.id))
 }
 
-fn earn_budget(local: &Local, call: &Call) {
+pub fn earn_budget(local: &Local, call: &Call) {
     let share = call.table.services[call.service].config.retries.budget;
     local.with_budget(&call.table, call.service, |budget| budget.earn(share));
 }
@@ -451,9 +452,14 @@ fn report(local: &Local, call: &mut Call, lease: &Lease, ended: Ended, began: Op
         }
         _ => {}
     }
-    let Some(proof) = call.rescued.filter(|_| ended == Ended::Answered && !call.lost) else {
-        return;
-    };
+    if ended == Ended::Answered && !call.lost {
+        count_rescue(local, call, lease, began);
+    }
+}
+
+/// Counts what reached an endpoint in the end, if others failed it before.
+pub fn count_rescue(local: &Local, call: &Call, lease: &Lease, began: Option<Duration>) {
+    let Some(proof) = call.rescued else { return };
     let cells = lease.chosen().service().counters.workers.of(local.worker);
     cells.rescued[proof as usize].increment();
     let waited = began.map_or(Duration::ZERO, |began| began.saturating_sub(call.started));

@@ -13,8 +13,9 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::caller::Caller;
 use super::deadline::{Fired, Ticket};
-use super::exchange::{self, Call, Client, Ended, Step, Trust};
+use super::exchange::{self, Call, Ended, Step, Trust};
 use super::local::Local;
 use super::pick::{self, Tried};
 use crate::clock;
@@ -31,7 +32,7 @@ const SCOUTS: u64 = 4;
 
 /// Waits until there is somewhere to go, and notes it in `call.next`. An error is how the request
 /// ends: it may not wait, or waited in vain.
-pub async fn wait<C: Client>(
+pub async fn wait<C: Caller>(
     local: &Local,
     ticket: &Ticket,
     client: &mut C,
@@ -52,7 +53,7 @@ pub fn others_wait(service: &Service) -> bool {
     holding > 0 && holding < service.config.failover.hold.requests
 }
 
-async fn look_around<C: Client>(
+async fn look_around<C: Caller>(
     local: &Local,
     ticket: &Ticket,
     client: &mut C,
@@ -93,7 +94,7 @@ enum Event {
     Late,
 }
 
-async fn event<C: Client>(local: &Local, ticket: &Ticket, client: &mut C) -> Event {
+async fn event<C: Caller>(local: &Local, ticket: &Ticket, client: &mut C) -> Event {
     let mut relief = pin!(local.relief.notified());
     let mut look = pin!(tokio::time::sleep(LOOK));
     std::future::poll_fn(|cx| {

@@ -8,6 +8,7 @@
 
 pub mod attempt;
 pub mod buffer;
+pub mod caller;
 pub mod client;
 pub mod deadline;
 pub mod dialling;
@@ -25,6 +26,7 @@ pub mod local;
 pub mod pick;
 pub mod pump;
 pub mod record;
+pub mod relay;
 pub mod respond;
 pub mod resting;
 pub mod room;

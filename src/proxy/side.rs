@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 
 use super::buffer::{Buffer, Store};
+use super::caller::Caller;
 use super::exchange::{Client, Download, Upload};
 use super::http1::Head;
 use super::local::Local;
@@ -201,6 +202,21 @@ impl Side {
     }
 }
 
+impl Caller for Side {
+    fn upload(&self) -> Upload {
+        Upload {
+            done: self.up.is_done(),
+            may_replay: self.up.may_replay(),
+            wire_bytes: self.up.wire_bytes(),
+            waits_for_client: self.up.waits_for_source(),
+        }
+    }
+
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Left> {
+        self.stream.poll_left(cx)
+    }
+}
+
 impl Client for Side {
     fn begin_upload(&mut self, fallback_host: &[u8]) {
         let body = self.request.body();
@@ -235,15 +251,6 @@ impl Client for Side {
             body_max: self.body_max,
         };
         self.up.poll(cx, &mut source, endpoint)
-    }
-
-    fn upload(&self) -> Upload {
-        Upload {
-            done: self.up.is_done(),
-            may_replay: self.up.may_replay(),
-            wire_bytes: self.up.wire_bytes(),
-            waits_for_client: self.up.waits_for_source(),
-        }
     }
 
     fn poll_informational(
@@ -301,10 +308,6 @@ impl Client for Side {
 
     fn download(&self) -> Download {
         Download { position: self.down.position(), wire_bytes: self.down.wire_bytes() }
-    }
-
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Left> {
-        self.stream.poll_left(cx)
     }
 
     /// HTTP/1.1 has none; a client that ended its side may still read the answer.

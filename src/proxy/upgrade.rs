@@ -11,15 +11,15 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWrite;
 
-use super::buffer::{Buffer, Store};
+use super::buffer::Buffer;
 use super::deadline::Fired;
 use super::exchange::Call;
 use super::fate;
 use super::http1::{Connection, listener_logs, reset_on_close};
 use super::record::{Line, Way};
+use super::relay::{Broken, Direction, Ends, Relay, keep_alive};
 use super::sessions::{self, Kind};
 use crate::clock;
 use crate::http1::websocket::{Code, Frames, close_frame};
@@ -44,11 +44,7 @@ pub(super) struct Switch {
 pub struct Tunnel {
     connection: Connection,
     endpoint: Stream,
-    /// From the client to the endpoint, and back.
-    up: Direction,
-    down: Direction,
-    /// Longest silence once one side has ended.
-    half_closed: Duration,
+    relay: Relay<Frames>,
     story: Story,
 }
 
@@ -60,32 +56,6 @@ struct Story {
     attempts: u32,
     first_byte: Option<Duration>,
     started: Duration,
-    /// Bytes that are in the listener's counters already.
-    counted: (u64, u64),
-}
-
-/// One way through a tunnel.
-#[derive(Debug, Default)]
-struct Direction {
-    buffer: Buffer,
-    /// How far the buffer was written.
-    at: usize,
-    /// Follows what was written.
-    frames: Frames,
-    bytes: u64,
-    /// Something was written that TLS may still hold.
-    unflushed: bool,
-    /// The source has ended,
-    ended: bool,
-    /// and the sink was told.
-    done: bool,
-}
-
-/// Which side of a direction broke.
-#[derive(Debug)]
-enum Broken {
-    Source,
-    Sink,
 }
 
 /// How far a goodbye has come.
@@ -127,13 +97,15 @@ impl Tunnel {
         endpoint.counters.workers.of(local.worker).sessions.fetch_add(1, Ordering::Relaxed);
 
         // Of the request only what the log needs stays, in as many bytes as it has.
-        let mut up = Direction::default();
+        let mut relay = Relay::default();
         let head = match listener_logs(local) {
             true => Buffer::exact(&side.buffer.bytes()[..side.head]),
             false => Buffer::default(),
         };
-        up.buffer = std::mem::replace(&mut side.buffer, head);
-        up.buffer.consume(side.head);
+        relay.up.buffer = std::mem::replace(&mut side.buffer, head);
+        relay.up.buffer.consume(side.head);
+        relay.down.buffer = rest;
+        relay.half_closed = chosen.service().config.timeouts.idle;
         let story = Story {
             listener,
             endpoint,
@@ -141,12 +113,9 @@ impl Tunnel {
             attempts,
             first_byte,
             started,
-            counted: (0, 0),
         };
-        let half_closed = chosen.service().config.timeouts.idle;
-        let down = Direction { buffer: rest, ..Direction::default() };
         connection.slim();
-        Self { connection, endpoint: stream, up, down, half_closed, story }
+        Self { connection, endpoint: stream, relay, story }
     }
 
     /// Carries bytes until it is over.
@@ -155,53 +124,22 @@ impl Tunnel {
         match end {
             SessionEnd::Peer | SessionEnd::Timeout => {}
             // The client has been told of the end already.
-            _ if self.down.done => {}
+            _ if self.relay.down.done => {}
             _ => self.say_goodbye(end).await,
         }
         self.report(end);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
-        let ticket = &self.connection.ticket;
-        while let Poll::Ready(fired) = ticket.poll(cx) {
-            match fired {
-                Fired::SessionOver => return Poll::Ready(ticket.session().why()),
-                Fired::Deadline => return Poll::Ready(SessionEnd::Timeout),
-                _ => {}
-            }
-        }
-        let (store, client) = (&self.connection.local.store, &mut self.connection.side.stream);
-        match self.up.poll(cx, store, client, &mut self.endpoint) {
-            Poll::Ready(Err(Broken::Source)) => return Poll::Ready(SessionEnd::Peer),
-            Poll::Ready(Err(Broken::Sink)) => return Poll::Ready(SessionEnd::Endpoint),
-            _ => {}
-        }
-        match self.down.poll(cx, store, &mut self.endpoint, client) {
-            Poll::Ready(Err(Broken::Source)) => return Poll::Ready(SessionEnd::Endpoint),
-            Poll::Ready(Err(Broken::Sink)) => return Poll::Ready(SessionEnd::Peer),
-            _ => {}
-        }
-        let moved = self.count();
-        match (self.up.done, self.down.done) {
-            (true, true) => return Poll::Ready(SessionEnd::Peer),
-            (false, false) => {}
-            // Nothing else would ever end what one side has left.
-            _ if moved || !self.connection.ticket.has_deadline() => {
-                self.connection.ticket.set(self.half_closed);
-            }
-            _ => {}
-        }
-        Poll::Pending
-    }
-
-    /// Adds what moved to the listener's counters; false if nothing did.
-    fn count(&mut self) -> bool {
-        let now = (self.up.bytes, self.down.bytes);
-        let before = std::mem::replace(&mut self.story.counted, now);
-        let cells = self.story.listener.counters.workers.of(self.connection.local.worker);
-        cells.received_bytes.add(now.0 - before.0);
-        cells.sent_bytes.add(now.1 - before.1);
-        now != before
+        let Self { connection: Connection { local, ticket, side, .. }, .. } = self;
+        let mut ends = Ends {
+            local,
+            ticket,
+            listener: &self.story.listener,
+            client: &mut side.stream,
+            endpoint: &mut self.endpoint,
+        };
+        self.relay.poll(cx, &mut ends)
     }
 
     /// Ends both sides as RFC 6455 wants it (section 7.1.2): a Close frame where one may stand, the
@@ -219,7 +157,7 @@ impl Tunnel {
             self.poll_goodbye(cx, end, &mut goodbye)
         })
         .await;
-        self.count();
+        self.relay.count(&self.connection.local, &self.story.listener);
         if told {
             self.connection.linger().await;
         } else {
@@ -244,31 +182,32 @@ impl Tunnel {
                         self.leave_endpoint(cx);
                     }
                     let mut frame = Vec::new();
-                    if !self.down.will_be_closing() {
+                    if !will_be_closing(&self.relay.down) {
                         close_frame(&mut frame, Code::ServiceRestart, fate::words(end), None);
                     }
                     *goodbye = Goodbye::Speak { frame, written: 0 };
                 }
                 Goodbye::Speak { frame, written } => {
                     let client = &mut self.connection.side.stream;
-                    let Ok(()) = ready!(self.down.poll_write(cx, client)) else {
+                    let Ok(()) = ready!(self.relay.down.poll_write(cx, client)) else {
                         return Poll::Ready(false);
                     };
                     let Ok(()) = ready!(poll_write_all(cx, client, frame, written)) else {
                         return Poll::Ready(false);
                     };
-                    self.up.forget();
+                    self.relay.up.forget();
                     self.connection.ticket.set(GRACE);
                     *goodbye = Goodbye::Listen;
                 }
                 Goodbye::Listen => {
                     let local = &self.connection.local;
                     let client = &mut self.connection.side.stream;
-                    while !self.up.frames.closing() && !self.up.ended {
-                        let Ok(()) = ready!(self.up.poll_read(cx, &local.store, client)) else {
+                    while !self.relay.up.frames.closing() && !self.relay.up.ended {
+                        let Ok(()) = ready!(self.relay.up.poll_read(cx, &local.store, client))
+                        else {
                             return Poll::Ready(true);
                         };
-                        self.up.forget();
+                        self.relay.up.forget();
                     }
                     return Poll::Ready(true);
                 }
@@ -278,7 +217,7 @@ impl Tunnel {
 
     /// Ready once what is left to write to the client ends with a frame.
     fn poll_border(&mut self, cx: &mut Context<'_>, end: SessionEnd) -> Poll<Result<(), Broken>> {
-        let Self { connection, endpoint, down, .. } = self;
+        let Self { connection, endpoint, relay: Relay { down, .. }, .. } = self;
         let (store, client) = (&connection.local.store, &mut connection.side.stream);
         // What an endpoint that is gone has sent before, perhaps its own Close frame, is here.
         while end == SessionEnd::Endpoint && !down.ended {
@@ -301,10 +240,10 @@ impl Tunnel {
 
     /// Tells the endpoint that its client leaves, as far as that is possible at once.
     fn leave_endpoint(&mut self, cx: &mut Context<'_>) {
-        let Self { connection, endpoint, up, .. } = self;
+        let Self { connection, endpoint, relay: Relay { up, .. }, .. } = self;
         let Some(length) = up.frames.last_border(up.unwritten()) else { return };
         let mut last = up.unwritten()[..length].to_vec();
-        if !up.will_be_closing() {
+        if !will_be_closing(up) {
             let key = (connection.local.random() as u32).to_ne_bytes();
             close_frame(&mut last, Code::GoingAway, "", Some(key));
         }
@@ -330,7 +269,7 @@ impl Tunnel {
                 way,
                 status: 101,
                 reason,
-                body_bytes: (self.up.bytes, self.down.bytes),
+                body_bytes: (self.relay.up.bytes, self.relay.down.bytes),
                 started: *started,
                 duration: clock::now().saturating_sub(*started),
             };
@@ -344,100 +283,15 @@ impl Drop for Tunnel {
         let local = &self.connection.local;
         let cells = self.story.endpoint.counters.workers.of(local.worker);
         cells.sessions.fetch_sub(1, Ordering::Relaxed);
-        self.up.buffer.release(&local.store);
-        self.down.buffer.release(&local.store);
+        self.relay.release(&local.store);
     }
 }
 
-impl Direction {
-    /// Moves bytes; ready once the source has ended and the sink was told.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        store: &Store,
-        source: &mut Stream,
-        sink: &mut Stream,
-    ) -> Poll<Result<(), Broken>> {
-        while !self.done {
-            ready!(self.poll_write(cx, sink)).map_err(|_| Broken::Sink)?;
-            if self.ended {
-                // A sink that is gone already cannot be told, and need not be.
-                let _ = ready!(Pin::new(&mut *sink).poll_shutdown(cx));
-                self.buffer.release(store);
-                self.done = true;
-            } else {
-                ready!(self.poll_read(cx, store, source)).map_err(|_| Broken::Source)?;
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn unwritten(&self) -> &[u8] {
-        &self.buffer.bytes()[self.at..]
-    }
-
-    /// Writes and flushes all there is.
-    fn poll_write(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> Poll<io::Result<()>> {
-        while self.at < self.buffer.len() {
-            let bytes = &self.buffer.bytes()[self.at..];
-            let count = ready!(Pin::new(&mut *sink).poll_write(cx, bytes))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.frames.advance(&bytes[..count]);
-            self.at += count;
-            self.bytes += count as u64;
-            self.unflushed = true;
-        }
-        if self.unflushed {
-            ready!(Pin::new(sink).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        self.at = 0;
-        self.buffer.truncate(0);
-        Poll::Ready(Ok(()))
-    }
-
-    /// Reads once into the empty buffer, which is held only while there is something to read.
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        store: &Store,
-        source: &mut Stream,
-    ) -> Poll<io::Result<()>> {
-        let filled = source.poll_readable(cx)?.map(|()| {
-            self.buffer.ensure(store);
-        });
-        let filled = match filled {
-            Poll::Ready(()) => self.buffer.poll_fill(cx, source)?,
-            Poll::Pending => Poll::Pending,
-        };
-        match filled {
-            Poll::Ready(count) => {
-                self.ended = count == 0;
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => {
-                self.buffer.release(store);
-                Poll::Pending
-            }
-        }
-    }
-
-    /// A Close frame was written, or waits to be.
-    fn will_be_closing(&self) -> bool {
-        let mut frames = self.frames.clone();
-        frames.advance(self.unwritten());
-        frames.closing()
-    }
-
-    /// Drops what is left to write, following its frames all the same.
-    fn forget(&mut self) {
-        let unwritten = &self.buffer.bytes()[self.at..];
-        self.frames.advance(unwritten);
-        self.at = 0;
-        self.buffer.truncate(0);
-    }
+/// A Close frame was written, or waits to be.
+fn will_be_closing(direction: &Direction<Frames>) -> bool {
+    let mut frames = direction.frames.clone();
+    frames.advance(direction.unwritten());
+    frames.closing()
 }
 
 /// Writes and flushes `bytes` from `written` on.
@@ -455,14 +309,4 @@ fn poll_write_all(
         *written += count;
     }
     Pin::new(sink).poll_flush(cx)
-}
-
-/// Has the kernel notice within a minute and a half that the peer is gone without a word.
-fn keep_alive(stream: &Stream) {
-    let probes = TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(10))
-        .with_retries(3);
-    // Without it the tunnel works all the same.
-    let _ = SockRef::from(stream.tcp()).set_tcp_keepalive(&probes);
 }

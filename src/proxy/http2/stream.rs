@@ -10,6 +10,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 
 use super::super::buffer::Buffer;
+use super::super::caller::Caller;
 use super::super::deadline::Ticket;
 use super::super::exchange::{self, Call, Download, Ended, Upload};
 use super::super::http1::{Bounds, listener_logs};
@@ -276,6 +277,22 @@ impl Drop for Side {
     }
 }
 
+impl Caller for Side {
+    fn upload(&self) -> Upload {
+        Upload {
+            done: self.up.is_done(),
+            may_replay: self.up.may_replay(),
+            wire_bytes: self.up.wire_bytes(),
+            waits_for_client: self.up.waits_for_source(),
+        }
+    }
+
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Left> {
+        ready!(self.outgoing.poll_reset(cx));
+        Poll::Ready(Left::Broken)
+    }
+}
+
 impl exchange::Client for Side {
     fn begin_upload(&mut self, fallback_host: &[u8]) {
         let body = self.request.body();
@@ -315,15 +332,6 @@ impl exchange::Client for Side {
         up.poll(cx, &mut source, endpoint)
     }
 
-    fn upload(&self) -> Upload {
-        Upload {
-            done: self.up.is_done(),
-            may_replay: self.up.may_replay(),
-            wire_bytes: self.up.wire_bytes(),
-            waits_for_client: self.up.waits_for_source(),
-        }
-    }
-
     fn poll_informational(
         &mut self,
         _cx: &mut Context<'_>,
@@ -353,11 +361,6 @@ impl exchange::Client for Side {
 
     fn download(&self) -> Download {
         Download { position: self.outgoing.position(), wire_bytes: self.outgoing.bytes() }
-    }
-
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Left> {
-        ready!(self.outgoing.poll_reset(cx));
-        Poll::Ready(Left::Broken)
     }
 
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
