@@ -10,7 +10,8 @@ use fake_world::FakeWorld;
 use proptest::prelude::*;
 use standfast::config::check::{Diagnostic, Severity, check};
 use standfast::config::{
-    CheckKind, Config, Failback, Hold, HostPattern, Output, Service, Sessions,
+    CheckKind, Config, Failback, Hold, HostPattern, ListenerMode, Output, ProxyVersion, Service,
+    Sessions,
 };
 
 /// A good configuration that cases edit at one place. Line numbers in this file count from here.
@@ -106,7 +107,11 @@ fn keys_are_known_or_refused() {
         ("    service: app", "    service: app\n    zzz: 1", &["5 error unknown key `zzz`"]),
         ("path: /healthz", "path: /healthz, intervall: 1s", &["7 error unknown key `intervall`"]),
         ("services:\n", "tracing: {}\nservices:\n", &["5 error `tracing` of the configuration is not available yet"]),
-        ("    service: app", "    service: app\n    proxy_protocol: {}", &["5 error not available yet"]),
+        ("    service: app", "    service: app\n    proxy_protocol: {}", &["5 error `from` is missing"]),
+        ("    service: app", "    service: app\n    proxy_protocol: { from: [] }", &["5 error this list is empty"]),
+        ("    service: app", "    service: app\n    proxy_protocol: { from: [a] }", &["5 error `a` is not a network"]),
+        ("    service: app", "    service: app\n    mode: tls", &["5 error expected `http`, `tcp` or `tls-passthrough`"]),
+        ("    pools:", "    upstream: { proxy_protocol: v3 }\n    pools:", &["8 error expected `v1` or `v2`"]),
         ("    service: app", "    service: app\n    protocols: [http1, http2]", &[]),
         ("    service: app", "    service: app\n    protocols: [http2]", &[]),
         ("    service: app", "    service: app\n    protocols: []", &["5 error this list is empty"]),
@@ -200,22 +205,88 @@ fn the_rest_of_the_schema_is_refused_by_name_and_nothing_else_is() {
         "{found:#?}"
     );
     let named = |word: &str| found.iter().any(|found| found.message.contains(word));
-    for word in [
-        "tracing",
-        "proxy_protocol",
-        "client_auth",
-        "tcp",
-        "tls-passthrough",
-        "udp",
-        "sni",
-        "hash",
-        "hash_on",
-        "sticky",
-        "`tls` of a health check",
-    ] {
+    for word in
+        ["tracing", "client_auth", "udp", "hash", "hash_on", "sticky", "`tls` of a health check"]
+    {
         assert!(named(&format!("`{}`", word.trim_matches('`'))) || named(word), "{word}");
     }
-    assert_eq!(found.len(), 11);
+    assert_eq!(found.len(), 7);
+}
+
+/// Two listeners that pass bytes on to the same endpoints.
+const PASSING: &str = r#"listeners:
+  - { name: db, mode: tcp, bind: ":5432", service: db }
+  - name: by-name
+    mode: tls-passthrough
+    bind: ":443"
+    routes:
+      - { sni: [db.example.com, "*.db.example.com"], alpn: [postgresql], service: db }
+      - { service: db }
+services:
+  db:
+    health_check: { type: tcp }
+    upstream: { proxy_protocol: v2 }
+    pools:
+      - { name: hot, endpoints: ["10.0.1.10:5432"] }
+      - { name: standby, endpoints: ["10.0.2.10:5432"] }
+"#;
+
+#[test]
+fn listeners_that_pass_bytes_on_are_read() {
+    let (config, warnings) = check(PASSING, &FakeWorld::default()).unwrap();
+    assert_eq!(warnings, []);
+    let [db, by_name] = &config.listeners[..] else { panic!("{:?}", config.listeners) };
+    assert_eq!((db.mode, by_name.mode), (ListenerMode::Tcp, ListenerMode::TlsPassthrough));
+    let wildcard = HostPattern::Wildcard("db.example.com".into());
+    let exact = HostPattern::Exact("db.example.com".into());
+    assert_eq!(by_name.routes[0].hosts, [exact, wildcard]);
+    assert_eq!(by_name.routes[0].alpn, ["postgresql"]);
+    assert_eq!((by_name.routes[1].hosts.len(), by_name.routes[1].service), (0, 0));
+    let pools = &config.services[0].pools;
+    assert!(pools.iter().all(|pool| pool.upstream.proxy_protocol == Some(ProxyVersion::V2)));
+    assert_eq!(config.services[0].timeouts.silence, None);
+}
+
+#[test]
+fn what_has_no_meaning_for_bytes_is_refused() {
+    #[rustfmt::skip] // one case, one line
+    const CASES: &[Case] = &[
+        ("mode: tcp,", "mode: tcp, tls: { cert_file: a.crt, key_file: a.key },", &["2 error `tls` has no meaning with `mode: tcp`"]),
+        ("mode: tcp,", "mode: tcp, trusted_proxies: [10.0.0.0/8],", &["2 error `trusted_proxies` has no meaning"]),
+        ("service: db }", "routes: [{ service: db }] }", &["2 error `routes` has no meaning with `mode: tcp`"]),
+        ("mode: tcp,", "mode: tcp, limits: { max_uri: 1KiB },", &["2 warning `max_uri` has no effect"]),
+        ("mode: tcp,", "mode: tcp, limits: { max_connections: 5 },", &[]),
+        ("alpn: [postgresql]", "hosts: [a.test]", &["7 error `hosts` has no meaning with `mode: tls-passthrough`"]),
+        ("sni: [db.example.com,", "sni: [10.0.0.1,", &["7 error `10.0.0.1` is an address"]),
+        ("alpn: [postgresql]", "alpn: ['']", &["7 error this value is empty"]),
+        ("      - { service: db }", "      - { sni: [db.example.com], alpn: [x, postgresql], service: db }\n      - { service: db }", &["8 error `db.example.com` with `postgresql` is routed on line 7 already"]),
+        ("      - { service: db }", "      - { service: db }\n      - { service: db }", &["9 error every client is routed on line 8 already"]),
+        ("mode: tls-passthrough", "tls: { cert_file: a.crt, key_file: a.key }", &["7 error `sni` has a meaning", "7 error `alpn` has a meaning", "8 error this route can never be reached", "10 error `upstream.proxy_protocol` is not available for HTTP"]),
+        ("{ type: tcp }", "{ interval: 1s }", &["11 error this check has no `type`"]),
+        ("{ type: tcp }", "{ type: tls, path: / }", &["11 error `path` has no meaning in a check of type `tls`"]),
+        ("\"10.0.1.10:5432\"", "\"https://10.0.1.10\"", &["10 error its endpoints are https"]),
+        ("proxy_protocol: v2", "warm: 2", &["10 warning `warm` has no effect"]),
+    ];
+    for (from, to, expected) in CASES {
+        assert!(PASSING.contains(from), "{from}");
+        let found = found(&PASSING.replacen(from, to, 1));
+        let said: Vec<_> = found
+            .iter()
+            .map(|found| {
+                let severity = if found.severity == Severity::Error { "error" } else { "warning" };
+                format!("{} {severity} {}", found.line, found.message)
+            })
+            .collect();
+        assert_eq!(said.len(), expected.len(), "{to}: {said:#?}");
+        for (said, expected) in said.iter().zip(*expected) {
+            let mut parts = expected.splitn(3, ' ');
+            let place = [parts.next().unwrap(), parts.next().unwrap(), ""].join(" ");
+            assert!(
+                said.starts_with(&place) && said.contains(parts.next().unwrap()),
+                "{to}: {said}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use fake_world::FakeWorld;
 use standfast::cli::load::load;
 use standfast::config::check::{Checked, check};
 use standfast::config::view::redacted_json;
-use standfast::config::{CheckKind, Failback};
+use standfast::config::{CheckKind, Failback, ListenerMode};
 
 /// What the examples name, and nothing else.
 fn world() -> FakeWorld {
@@ -26,6 +26,7 @@ fn world() -> FakeWorld {
         world.file(&format!("{path}.key"), "key");
     }
     world.file("/etc/standfast/clusters-ca.crt", "ca");
+    world.file("/etc/kubernetes/pki/ca.crt", "ca");
     world.file("/etc/standfast/tls/company-ca.crt", "ca");
     world.file("/run/secrets/admin-token", "s3cret-token\n");
     world.file("/etc/standfast/secrets/admin-token", "s3cret-token\n");
@@ -103,6 +104,20 @@ fn the_example_of_two_clusters_has_blue_first_and_green_to_fall_back_on() {
         assert!(pool.upstream.warm > 0);
     }
     assert!(config.process.state_file.is_some() && config.process.history_file.is_some());
+}
+
+#[test]
+fn the_examples_of_the_kubernetes_api_and_of_postgres_pass_bytes_on() {
+    let (api, _) = example("kube-apiserver.yaml").unwrap();
+    assert_eq!(api.listeners[0].mode, ListenerMode::Tcp);
+    let check = api.services[0].pools[0].health_check.clone().unwrap();
+    // An API server that turns red must be left while it still answers.
+    let red = check.interval * check.unhealthy_threshold + check.timeout;
+    assert!(red < std::time::Duration::from_secs(30), "{red:?}");
+    assert!(matches!(check.kind, CheckKind::Http(http) if http.tls && http.path == "/readyz"));
+    let (postgres, _) = example("postgres.yaml").unwrap();
+    assert_eq!(postgres.services[0].timeouts.silence, None);
+    assert_eq!(postgres.services[0].failover.failback, Failback::Manual);
 }
 
 /// Keeps config/full.yaml true: what it says are the defaults are the defaults.

@@ -432,7 +432,7 @@ services:
 fn what_is_not_available_yet_is_refused_and_never_ignored() {
     let lab = Lab::new();
     for (name, part) in [
-        ("mode", "listeners: [{ mode: tcp, bind: ':0', service: app }]"),
+        ("mode", "listeners: [{ mode: udp, bind: ':0', service: app }]"),
         ("http3", "listeners: [{ bind: ':0', service: app, protocols: [http3] }]"),
         ("sticky", "listeners: [{ bind: ':0', service: app }]"),
     ] {

@@ -142,6 +142,9 @@ pub struct Failover {
 pub struct Listener {
     pub name: String,
     pub bind: String,
+    /// `http`, `tcp` or `tls-passthrough`.
+    #[serde(default)]
+    pub mode: String,
     pub tls: bool,
     pub connections_active: u32,
     pub connections_total: u64,
@@ -347,6 +350,7 @@ impl Listener {
         Self {
             name: listener.config.name.to_string(),
             bind: listener.config.bind.to_string(),
+            mode: listener.config.mode.label().to_owned(),
             tls: listener.config.tls.is_some(),
             connections_active: counters.connections_active.load(Ordering::Relaxed),
             connections_total: counters.workers.sum(|cells| cells.connections.value()),

@@ -4,6 +4,7 @@ mod admin;
 mod cross;
 mod health;
 mod listeners;
+mod passing;
 mod pools;
 mod reader;
 mod services;
@@ -147,6 +148,7 @@ fn whole(reader: &Reader<'_>, root: &Item<'_>, empty: bool) -> Option<Config> {
     let listeners = listeners::listeners(reader, &top, &services);
     cross::binds(&listeners, &admin, top.get("admin"));
     cross::redirects(&listeners);
+    passing::services(&listeners, &services);
     cross::unused_services(&services);
     let workers = process.workers.map_or_else(|| reader.world.cores(), usize::from);
     cross::descriptors(&listeners, &services, workers, reader.world.descriptor_limit());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Config, Endpoint, Listener, Pool, Service, Tls, view};
+use super::{Config, Endpoint, Listener, ListenerMode, Pool, Service, Tls, view};
 
 /// One step of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,8 +215,12 @@ fn pairs<'c>(config: &'c Config, listener: &Listener) -> Vec<(String, Led<'c>)> 
         let led = Led { service, idempotency_key };
         let hosts = route.hosts.iter().map(view::host).collect::<Vec<_>>();
         let hosts = if hosts.is_empty() { vec!["*".to_owned()] } else { hosts };
-        let whole = move |host| (format!("{host}{}", route.path_prefix), led);
-        hosts.into_iter().map(whole)
+        let path = match (listener.mode, &route.alpn[..]) {
+            (ListenerMode::Http, _) => route.path_prefix.clone(),
+            (_, []) => String::new(),
+            (_, alpn) => format!(" {}", alpn.join(",")),
+        };
+        hosts.into_iter().map(move |host| (format!("{host}{path}"), led))
     });
     pairs.collect()
 }

@@ -49,13 +49,15 @@ pub(super) const LISTENER: Shape = shape(
         "protocols",
         "tls",
         "redirect",
+        "proxy_protocol",
         "trusted_proxies",
         "limits",
         "routes",
         "service",
     ],
-    &["proxy_protocol", "allow", "deny"],
+    &["allow", "deny"],
 );
+pub(super) const PROXY_PROTOCOL: Shape = shape("`proxy_protocol`", &["from"], &[]);
 pub(super) const TLS: Shape = shape(
     "`tls` of a listener",
     &["cert_file", "key_file", "certificates", "min_version"],
@@ -80,8 +82,8 @@ pub(super) const LIMITS: Shape = shape(
 );
 pub(super) const ROUTE: Shape = shape(
     "a route",
-    &["hosts", "path_prefix", "service", "idempotency_key"],
-    &["sni", "headers", "rewrite", "redirect", "timeouts", "retries", "allow", "deny"],
+    &["hosts", "path_prefix", "sni", "alpn", "service", "idempotency_key"],
+    &["headers", "rewrite", "redirect", "timeouts", "retries", "allow", "deny"],
 );
 pub(super) const SERVICE: Shape = shape(
     "a service",
@@ -107,8 +109,11 @@ pub(super) const OUTLIER_DETECTION: Shape =
 pub(super) const RETRIES: Shape = shape("`retries`", &["attempts", "budget"], &[]);
 pub(super) const TIMEOUTS: Shape =
     shape("`timeouts`", &["connect", "response_header", "idle", "total"], &[]);
-pub(super) const UPSTREAM: Shape =
-    shape("`upstream`", &["protocol", "tls", "max_connections", "max_requests", "warm"], &[]);
+pub(super) const UPSTREAM: Shape = shape(
+    "`upstream`",
+    &["protocol", "proxy_protocol", "tls", "max_connections", "max_requests", "warm"],
+    &[],
+);
 pub(super) const UPSTREAM_TLS: Shape =
     shape("`tls` of `upstream`", &["server_name", "ca_file", "verify"], &["cert_file", "key_file"]);
 pub(super) const HEALTH_CHECK: Shape = shape(

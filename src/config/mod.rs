@@ -125,6 +125,10 @@ pub struct Listener {
     pub bind: SocketAddr,
     /// HTTP/1.1 alone where nothing is written and there is no TLS, else both.
     pub protocols: Protocols,
+    pub mode: ListenerMode,
+    /// Whose connections begin with a PROXY header, which is required from them and refused from
+    /// all others. Empty: nobody's.
+    pub proxy_protocol: Vec<IpNet>,
     pub tls: Option<Tls>,
     /// `redirect: https`: every request is answered with 308.
     pub redirect_https: bool,
@@ -133,6 +137,28 @@ pub struct Listener {
     pub limits: Limits,
     /// `service: app` is one route that matches everything.
     pub routes: Vec<Route>,
+}
+
+/// What a listener understands of what its clients send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListenerMode {
+    #[default]
+    Http,
+    /// Bytes, passed on both ways.
+    Tcp,
+    /// The same, once the ClientHello has told where they are to go.
+    TlsPassthrough,
+}
+
+impl ListenerMode {
+    /// As the file writes it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::TlsPassthrough => "tls-passthrough",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,8 +221,10 @@ pub struct Protocols {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Empty: every host.
+    /// Empty: every host. With `mode: tls-passthrough`, what clients name by SNI.
     pub hosts: Vec<HostPattern>,
+    /// Protocols of which the client must offer one; empty: whatever it offers.
+    pub alpn: Vec<String>,
     /// `/` matches every path; otherwise a prefix that ends at a segment border.
     pub path_prefix: String,
     /// Index into [`Config::services`].
@@ -311,8 +339,11 @@ pub struct Timeouts {
     pub response_header: Duration,
     /// Longest silence inside a response body, and of an idle connection. Default 60 s.
     pub idle: Duration,
-    /// The whole exchange; none unless written.
+    /// The whole exchange, or a TCP connection; none unless written.
     pub total: Option<Duration>,
+    /// Longest silence of a TCP connection: `idle`, but only where that is written. None: what is
+    /// silent for long may be well all the same.
+    pub silence: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -370,6 +401,8 @@ impl HealthCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckKind {
     Tcp,
+    /// TCP and a whole handshake, verified as `upstream.tls` says.
+    Tls,
     /// Over TLS where the check says https, or its type is left out and the endpoint is https.
     Http(HttpCheck),
 }
@@ -395,6 +428,24 @@ pub struct Upstream {
     pub max_requests: u32,
     /// Ready connections kept to every endpoint, all workers together. Default 0.
     pub warm: u32,
+    /// The PROXY header that TCP connections and probes begin with; none unless written.
+    pub proxy_protocol: Option<ProxyVersion>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    V1,
+    V2,
+}
+
+impl ProxyVersion {
+    /// As the file writes it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
 }
 
 /// How https endpoints and https probes are verified. A key: equal values share one TLS client.

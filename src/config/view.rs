@@ -9,8 +9,8 @@ use super::check::{Diagnostic, Severity};
 use super::units::{Bytes, Period, date};
 use super::{
     AccessLog, Balance, Certificate, CheckKind, Config, Endpoint, Failback, HealthCheck,
-    HostPattern, Level, Limits, Listener, LogFormat, Output, Pool, Protocols, Route, Scheme,
-    Service, Tls, TlsVersion, Upstream, WhenNone,
+    HostPattern, IpNet, Level, Limits, Listener, ListenerMode, LogFormat, Output, Pool, Protocols,
+    ProxyVersion, Route, Scheme, Service, Tls, TlsVersion, Upstream, WhenNone,
 };
 
 /// The whole configuration. No secret and no content of a file is in it.
@@ -103,7 +103,7 @@ fn percent(share: f64) -> String {
 fn listener(listener: &Listener, config: &Config) -> Value {
     let mut shown = listener_settings(listener);
     if let Value::Object(fields) = &mut shown {
-        let routes = listener.routes.iter().map(|route| self::route(route, config));
+        let routes = listener.routes.iter().map(|route| self::route(route, listener, config));
         fields.insert("routes".into(), routes.collect());
     }
     shown
@@ -115,6 +115,8 @@ pub(super) fn listener_settings(listener: &Listener) -> Value {
         "name": &*listener.name,
         "bind": listener.bind.to_string(),
         "protocols": protocols(listener.protocols),
+        "mode": listener.mode.label(),
+        "proxy_protocol": proxy_protocol(&listener.proxy_protocol),
         "tls": listener.tls.as_ref().map(tls),
         "redirect": listener.redirect_https.then_some("https"),
         "trusted_proxies":
@@ -127,6 +129,13 @@ pub(super) fn listener_settings(listener: &Listener) -> Value {
 pub fn protocols(protocols: Protocols) -> Vec<&'static str> {
     let names = [(protocols.http1, "http1"), (protocols.http2, "http2")];
     names.into_iter().filter_map(|(spoken, name)| spoken.then_some(name)).collect()
+}
+
+fn proxy_protocol(from: &[IpNet]) -> Value {
+    match from {
+        [] => Value::Null,
+        from => json!({ "from": from.iter().map(ToString::to_string).collect::<Vec<_>>() }),
+    }
 }
 
 fn tls(tls: &Tls) -> Value {
@@ -161,8 +170,12 @@ fn limits(limits: &Limits) -> Value {
     })
 }
 
-fn route(route: &Route, config: &Config) -> Value {
+fn route(route: &Route, listener: &Listener, config: &Config) -> Value {
     let hosts: Vec<_> = route.hosts.iter().map(host).collect();
+    if listener.mode != ListenerMode::Http {
+        let service = service_name(route, config);
+        return json!({ "sni": hosts, "alpn": route.alpn, "service": service });
+    }
     json!({
         "hosts": hosts,
         "path_prefix": route.path_prefix,
@@ -234,6 +247,7 @@ pub(super) fn service_settings(service: &Service) -> Value {
             "response_header": Period(timeouts.response_header).to_string(),
             "idle": Period(timeouts.idle).to_string(),
             "total": timeouts.total.map(|total| Period(total).to_string()),
+            "silence": timeouts.silence.map(|silence| Period(silence).to_string()),
         },
     })
 }
@@ -266,6 +280,9 @@ fn health_check(check: &HealthCheck) -> Value {
         "unhealthy_threshold": check.unhealthy_threshold,
         "healthy_threshold": check.healthy_threshold,
     });
+    if check.kind == CheckKind::Tls {
+        shown["type"] = json!("tls");
+    }
     if let (CheckKind::Http(http), Value::Object(fields)) = (&check.kind, &mut shown) {
         let status = http.status.iter().map(|(from, to)| format!("{from}-{to}"));
         let headers: Map<_, _> =
@@ -285,6 +302,7 @@ fn health_check(check: &HealthCheck) -> Value {
 
 fn upstream(upstream: &Upstream) -> Value {
     json!({
+        "proxy_protocol": upstream.proxy_protocol.map(ProxyVersion::label),
         "max_requests": upstream.max_requests,
         "warm": upstream.warm,
         "tls": {

@@ -106,6 +106,7 @@ fn subjects(table: &Table) -> impl Iterator<Item = (Arc<Endpoint>, Subject)> {
                 endpoint: Arc::clone(config),
                 check: check.clone(),
                 tls: pool.config.upstream.tls.clone(),
+                proxy_protocol: pool.config.upstream.proxy_protocol,
             };
             (Arc::clone(endpoint), subject)
         })

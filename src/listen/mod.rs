@@ -1,5 +1,7 @@
 //! ○ Binds listeners: for each worker a socket of its own on the same address (SO_REUSEPORT).
 
+pub mod proxy_protocol;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 

@@ -9,6 +9,7 @@
 //! are counted, and never a request.
 
 mod line;
+mod passage;
 mod writer;
 
 use std::io;
@@ -21,6 +22,7 @@ use crate::config;
 use line::Timestamp;
 use writer::{Batch, Message, Shared};
 
+pub use passage::Passage;
 pub use writer::Handle;
 
 /// What a line tells. Byte strings come from peers and are escaped when written.
@@ -96,6 +98,20 @@ impl Sink {
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         line::write(&mut self.batch.bytes, self.timestamp.at(now), entry);
+        self.end_line();
+    }
+
+    /// The same of a connection that was passed on; those with a reason are always kept.
+    pub fn write_passage(&mut self, entry: &Passage<'_>, draw: f64) {
+        if entry.reason.is_none() && draw >= self.sample {
+            return;
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        passage::write(&mut self.batch.bytes, self.timestamp.at(now), entry);
+        self.end_line();
+    }
+
+    fn end_line(&mut self) {
         self.batch.lines += 1;
         if self.batch.bytes.len() >= HAND_OVER {
             self.flush();

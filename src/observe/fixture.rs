@@ -145,6 +145,8 @@ fn listener() -> Listener {
         protocols: Protocols { http1: true, http2: true },
         tls: Some(Tls { min_version: TlsVersion::V1_2, certificates: vec![certificate] }),
         redirect_https: false,
+        mode: <_>::default(),
+        proxy_protocol: Vec::new(),
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         limits: Limits {
             max_connections: 50_000,
@@ -159,6 +161,7 @@ fn listener() -> Listener {
         },
         routes: vec![Route {
             hosts: Vec::new(),
+            alpn: Vec::new(),
             path_prefix: "/".to_owned(),
             service: 0,
             idempotency_key: false,
@@ -183,6 +186,7 @@ fn service() -> Service {
             response_header: Duration::from_secs(30),
             idle: Duration::from_secs(60),
             total: None,
+            silence: None,
         },
         pools: vec![Arc::new(pool("hot", 1)), Arc::new(pool("standby", 2))],
     }
@@ -218,6 +222,7 @@ fn pool(name: &str, net: u8) -> Pool {
             tls: UpstreamTls { server_name: None, ca: None, verify: true },
             max_requests: 1024,
             warm: 0,
+            proxy_protocol: None,
         },
         endpoints: vec![endpoint(10), endpoint(11)],
     }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use metrics::Label;
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use crate::table::counters::{Codes, Rejection};
+use crate::config::ListenerMode;
+use crate::table::counters::{Codes, Passed, Rejection};
 use crate::table::{Listener, Table};
 
 use list::*;
@@ -169,6 +170,13 @@ fn of_listener(table: &Table, listener: &Listener) {
     for target in &listener.targets {
         let Some(service) = table.services.get(target.service as usize) else { continue };
         let workers = &target.counters.workers;
+        if listener.config.mode != ListenerMode::Http {
+            for (index, (_, result)) in Passed::ALL.iter().enumerate() {
+                let connections = workers.sum(|cells| cells.connections[index].value());
+                count(&TCP_CONNECTIONS, &[name, &service.config.name, result], connections);
+            }
+            continue;
+        }
         let requests = |code| workers.sum(|cells| cells.codes.value(code));
         of_codes(name, &service.config.name, requests);
     }

@@ -13,8 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::config::{self, CheckKind, HealthCheck, UpstreamTls};
+use crate::config::{self, CheckKind, HealthCheck, ProxyVersion, UpstreamTls};
 use crate::health::{Failure, Observation};
+use crate::listen::proxy_protocol;
 use crate::table::EndpointId;
 use crate::table::counters::UpstreamError;
 use crate::tls::Certificates;
@@ -27,6 +28,8 @@ pub struct Subject {
     pub endpoint: Arc<config::Endpoint>,
     pub check: HealthCheck,
     pub tls: UpstreamTls,
+    /// The endpoint's connections begin with a PROXY header; a probe says that it is our own.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// How long a probe may take.
@@ -230,13 +233,15 @@ async fn ask_unbounded(
 ) -> Result<String, Fault> {
     let Subject { endpoint, check, tls, .. } = subject;
     let tls = uses_tls(check).then_some((tls, &*endpoint.host));
-    let dial = Dial { address: endpoint.address, tls, descriptors: None, reached: None };
+    let preamble = subject.proxy_protocol.map_or(&b""[..], proxy_protocol::local);
+    let dial = Dial { address: endpoint.address, preamble, tls, descriptors: None, reached: None };
     let mut phases = Phases::default();
     let opened = connect::open_timed(dial, certificates, patience, &mut phases).await;
     (timings.tcp, timings.tls) = (phases.tcp, phases.tls);
     let stream = opened?;
     match &check.kind {
         CheckKind::Tcp => Ok("connected".to_owned()),
+        CheckKind::Tls => Ok("TLS handshake done".to_owned()),
         CheckKind::Http(http) => {
             let connected = Instant::now();
             let head = || timings.first_byte = Some(connected.elapsed());
@@ -249,6 +254,7 @@ fn uses_tls(check: &HealthCheck) -> bool {
     match &check.kind {
         CheckKind::Http(http) => http.tls,
         CheckKind::Tcp => false,
+        CheckKind::Tls => true,
     }
 }
 
@@ -378,6 +384,7 @@ mod tests {
                 ..crate::table::fixture::check()
             },
             tls: UpstreamTls { server_name: None, ca: None, verify: true },
+            proxy_protocol: None,
         }
     }
 

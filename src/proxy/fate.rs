@@ -24,6 +24,8 @@ pub struct Closing {
     pub why: SessionEnd,
     /// For what can be told: a WebSocket gets a Close frame.
     pub tunnels: Window,
+    /// For TCP connections, which cannot be told but can be reset; `None`: they are left alone.
+    pub passing: Option<Window>,
     /// For answers under way, which can only be cut; `None`: they are left alone.
     pub downloads: Option<Window>,
 }
@@ -46,22 +48,26 @@ impl Closing {
     /// After a move that nothing forced, and when something is taken out of the configuration.
     fn planned(why: SessionEnd, sessions: Sessions) -> Self {
         let window = Window { after: sessions.close_after, spread: sessions.spread };
-        Self { why, tunnels: window, downloads: Some(window) }
+        Self { why, tunnels: window, passing: Some(window), downloads: Some(window) }
     }
 
     /// The pool is lost: what hangs on it is told soon, but an answer that still flows is left as
     /// long as after any other move.
     fn forced(sessions: Sessions) -> Self {
         let tunnels = Window { after: Duration::ZERO, spread: sessions.spread };
-        Self { tunnels, ..Self::planned(SessionEnd::Failover, sessions) }
+        Self { tunnels, passing: Some(tunnels), ..Self::planned(SessionEnd::Failover, sessions) }
     }
 
-    const OFF: Self =
-        Self { why: SessionEnd::Off, tunnels: Window::AT_ONCE, downloads: Some(Window::AT_ONCE) };
+    const OFF: Self = Self {
+        why: SessionEnd::Off,
+        tunnels: Window::AT_ONCE,
+        passing: Some(Window::AT_ONCE),
+        downloads: Some(Window::AT_ONCE),
+    };
 
     /// For a session that begins while the process stops.
     pub const TOO_LATE: Self =
-        Self { why: SessionEnd::Drain, tunnels: Window::AT_ONCE, downloads: None };
+        Self { why: SessionEnd::Drain, tunnels: Window::AT_ONCE, passing: None, downloads: None };
 }
 
 /// What the step from `before` to `now` means for the sessions at each endpoint of `before`.
@@ -86,12 +92,14 @@ pub fn removed(table: &Table) -> Fates {
     of_all(table, |sessions| Closing::planned(SessionEnd::Removed, sessions))
 }
 
-/// Every endpoint's sessions where the process ends within `limit`: told in time to be heard.
+/// Every endpoint's sessions where the process ends within `limit`: told in time to be heard. What
+/// cannot be told has as long as there is.
 pub fn drained(table: &Table, limit: Duration) -> Fates {
     of_all(table, |sessions| {
         let spread = sessions.spread.min(limit / 2);
         let tunnels = Window { after: Duration::ZERO, spread };
-        Closing { why: SessionEnd::Drain, tunnels, downloads: None }
+        let passing = Some(Window { after: limit - spread, spread });
+        Closing { why: SessionEnd::Drain, tunnels, passing, downloads: None }
     })
 }
 

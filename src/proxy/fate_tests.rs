@@ -51,7 +51,8 @@ fn both(before: &Table, now: &Table) -> [Option<Fate>; 2] {
 fn closing(why: SessionEnd, tunnels_after: Duration) -> Option<Fate> {
     let window = Window { after: SESSIONS.close_after, spread: SESSIONS.spread };
     let tunnels = Window { after: tunnels_after, ..window };
-    Some(Fate::Closes(Closing { why, tunnels, downloads: Some(window) }))
+    let passing = Some(tunnels);
+    Some(Fate::Closes(Closing { why, tunnels, passing, downloads: Some(window) }))
 }
 
 #[test]
@@ -151,7 +152,9 @@ fn before_the_process_ends_every_tunnel_is_told_in_time() {
     let fates = drained(&table, Duration::from_secs(8));
     let spread = Duration::from_secs(4);
     let tunnels = Window { after: Duration::ZERO, spread };
-    let expected = Fate::Closes(Closing { why: SessionEnd::Drain, tunnels, downloads: None });
+    let passing = Some(Window { after: spread, spread });
+    let why = SessionEnd::Drain;
+    let expected = Fate::Closes(Closing { why, tunnels, passing, downloads: None });
     assert_eq!(fates.len(), 2);
     assert!(fates.values().all(|fate| *fate == expected));
 }

@@ -18,6 +18,8 @@ use crate::upstream::lease::Chosen;
 pub enum Kind {
     /// Bytes both ways until one side ends: a WebSocket.
     Tunnel,
+    /// Bytes both ways that mean nothing to us: a TCP connection.
+    Passing,
     /// An answer under way.
     Download,
 }
@@ -75,12 +77,13 @@ impl Session {
     /// Sets the time to go, or takes it back. `random` is a number of all 64 bits.
     pub fn meet(&self, fate: Fate, now_millis: u64, random: u64) {
         let Some((kind, _)) = self.on.get() else { return };
-        let Fate::Closes(Closing { why, tunnels, downloads }) = fate else {
+        let Fate::Closes(Closing { why, tunnels, passing, downloads }) = fate else {
             self.close_at.set(Self::NEVER);
             return;
         };
         let window = match kind {
             Kind::Tunnel => Some(tunnels),
+            Kind::Passing => passing,
             Kind::Download => downloads,
         };
         let Some(window) = window else { return };
@@ -171,6 +174,7 @@ mod tests {
         Fate::Closes(Closing {
             why: SessionEnd::Planned,
             tunnels: window(after),
+            passing: Some(window(after)),
             downloads: Some(window(after + 1_000)),
         })
     }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+use super::arrival;
 use super::buffer::Buffer;
 use super::deadline::Registry;
 use super::http1::{After, Connection};
@@ -25,9 +26,10 @@ use super::resting::Resting;
 use super::room;
 use super::sessions;
 use super::silence;
+use super::tcp;
 use super::upgrade::Tunnel;
 use crate::clock;
-use crate::config::Protocols;
+use crate::config::{ListenerMode, Protocols};
 use crate::current::Current;
 use crate::observe::access_log;
 use crate::stream::Stream;
@@ -330,11 +332,15 @@ fn admit(local: &Rc<Local>, id: ListenerId, stream: TcpStream, peer: SocketAddr)
     };
     cells.connections.increment();
     let _ = stream.set_nodelay(true);
+    let (local, ticket) = (Rc::clone(local), local.registry.register(id));
+    if listener.config.mode != ListenerMode::Http {
+        tokio::task::spawn_local(tcp::serve(local, id, ticket, stream, peer, open));
+        return;
+    }
     let tls = listener.config.tls.is_some();
     let protocols = listener.config.protocols;
-    let local = Rc::clone(local);
-    let ticket = local.registry.register(id);
-    if !tls && !protocols.http2 {
+    let proxied = !listener.config.proxy_protocol.is_empty();
+    if !tls && !protocols.http2 && !proxied {
         let resting = Resting::new(local, id, ticket, Stream::Plain(stream), peer);
         tokio::task::spawn_local(serve(resting, open));
         return;
@@ -343,6 +349,8 @@ fn admit(local: &Rc<Local>, id: ListenerId, stream: TcpStream, peer: SocketAddr)
     let timeout = listener.config.limits.header_timeout;
     // What follows is in tasks of its own, without the room for a handshake.
     tokio::task::spawn_local(async move {
+        let Some(greeted) = arrival::greet(&local, id, &stream, peer).await else { return };
+        let peer = greeted.peer;
         let arrival =
             Arrival { local: &local, listener: id, name: &name, ticket: &ticket, timeout };
         match arrive(arrival, protocols, tls, stream).await {
@@ -447,7 +455,7 @@ async fn handshake(
 }
 
 /// One open connection of a listener, until it is dropped.
-struct Open(Arc<ListenerCounters>);
+pub(super) struct Open(Arc<ListenerCounters>);
 
 impl Open {
     /// `None` if the listener has as many as it may.
@@ -465,7 +473,7 @@ impl Drop for Open {
     }
 }
 
-fn count(local: &Local, id: ListenerId, add: impl FnOnce(&ListenerCells)) {
+pub(super) fn count(local: &Local, id: ListenerId, add: impl FnOnce(&ListenerCells)) {
     if let Some(listener) = local.table().listener(id) {
         add(listener.counters.workers.of(local.worker));
     }

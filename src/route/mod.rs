@@ -12,6 +12,7 @@
 //! where no rule matches it at all. (nginx stops at the most specific host; the Gateway API speaks
 //! of precedence between the rules that match, as here.)
 
+pub mod hello;
 mod host;
 mod index;
 mod path;

@@ -158,11 +158,20 @@ pub enum Rejection {
     Limit,
     Tls,
     Timeout,
+    /// It had to begin with a PROXY header and did not, or it did and must not.
+    ProxyProtocol,
+    /// No route leads anywhere from what its ClientHello asks for.
+    NoRoute,
 }
 
 impl Rejection {
-    pub const ALL: [(Self, &'static str); 3] =
-        [(Self::Limit, "limit"), (Self::Tls, "tls"), (Self::Timeout, "timeout")];
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::Limit, "limit"),
+        (Self::Tls, "tls"),
+        (Self::Timeout, "timeout"),
+        (Self::ProxyProtocol, "proxy_protocol"),
+        (Self::NoRoute, "no_route"),
+    ];
 }
 
 /// One listener's requests to one service.
@@ -175,6 +184,24 @@ pub struct RouteCounters {
 pub struct RouteCells {
     pub codes: Codes,
     pub duration: Histogram,
+    /// Connections passed on, by how they began, once they have ended.
+    pub connections: [Counter; Passed::ALL.len()],
+}
+
+/// What became of a client's connection that was to be passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passed {
+    /// An endpoint took it.
+    Served,
+    /// None did: it was reset.
+    Refused,
+    /// Its client left before one did.
+    Left,
+}
+
+impl Passed {
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Served, "served"), (Self::Refused, "refused"), (Self::Left, "left")];
 }
 
 #[derive(Debug)]
@@ -210,14 +237,15 @@ pub struct ServiceCells {
     pub sessions_ended: [Counter; SessionEnd::ALL.len()],
 }
 
-/// How a WebSocket came to its end.
+/// How a WebSocket, or a TCP connection, came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionEnd {
     /// Its client or its endpoint ended it.
     Peer,
     /// The connection to the endpoint broke.
     Endpoint,
-    /// One side had ended it and the other was silent from then on.
+    /// One side had ended it and the other was silent from then on; or it was silent for longer, or
+    /// lasted longer, than it may.
     Timeout,
     /// Health forced the service away from the pool.
     Failover,
@@ -323,7 +351,7 @@ pub struct EndpointCells {
     pub last_errors: [AtomicU64; UpstreamError::ALL.len()],
     /// A gauge: idle connections this worker keeps.
     pub idle: AtomicU32,
-    /// A gauge: WebSockets through this worker.
+    /// A gauge: WebSockets and TCP connections through this worker.
     pub sessions: AtomicU32,
 }
 

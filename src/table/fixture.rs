@@ -34,7 +34,7 @@ pub(crate) fn pool(name: &str, endpoints: &[&str]) -> Arc<Pool> {
         name: name.into(),
         min_healthy: 1,
         health_check: Some(check()),
-        upstream: Upstream { tls, max_requests: 1024, warm: 0 },
+        upstream: Upstream { tls, max_requests: 1024, warm: 0, proxy_protocol: None },
         endpoints: endpoints.iter().map(|name| endpoint(name, 1)).collect(),
     })
 }
@@ -56,6 +56,7 @@ pub(crate) fn service_of(name: &str, when_none: WhenNone, pools: Vec<Arc<Pool>>)
             response_header: Duration::from_secs(30),
             idle: Duration::from_secs(60),
             total: None,
+            silence: None,
         },
         pools,
     })
@@ -65,6 +66,7 @@ pub(crate) fn listener(name: &str, bind: &str, services: &[u32]) -> Arc<Listener
     let route = |service: &u32| Route {
         hosts: Vec::new(),
         path_prefix: "/".into(),
+        alpn: Vec::new(),
         service: *service,
         idempotency_key: false,
     };
@@ -74,6 +76,8 @@ pub(crate) fn listener(name: &str, bind: &str, services: &[u32]) -> Arc<Listener
         protocols: Protocols { http1: true, http2: false },
         tls: None,
         redirect_https: false,
+        mode: <_>::default(),
+        proxy_protocol: Vec::new(),
         trusted_proxies: Vec::new(),
         limits: Limits {
             max_connections: 1,

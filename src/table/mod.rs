@@ -20,6 +20,7 @@ use crate::config;
 use crate::failover::{self, Cause};
 use crate::health::Verdict;
 use crate::route::Routes;
+use crate::route::hello::Names;
 
 use counters::{EndpointCounters, ListenerCounters, RouteCounters, ServiceCounters};
 use history::History;
@@ -55,6 +56,8 @@ pub struct Listener {
     pub id: ListenerId,
     pub config: Arc<config::Listener>,
     pub routes: Routes<Target>,
+    /// The routes of one that passes TLS through.
+    pub names: Names<Target>,
     /// One for each service its routes lead to, in the order of the routes: for views.
     pub targets: Box<[Target]>,
     pub counters: Arc<ListenerCounters>,

@@ -5,6 +5,7 @@
 
 pub mod certs;
 pub mod client;
+pub mod hello;
 pub mod inspect;
 
 use std::collections::HashMap;
@@ -168,6 +169,7 @@ fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
 fn dials_tls(pool: &Pool) -> bool {
     let check = pool.health_check.as_ref().map(|check| &check.kind);
     matches!(check, Some(CheckKind::Http(http)) if http.tls)
+        || matches!(check, Some(CheckKind::Tls))
         || pool.endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https)
 }
 

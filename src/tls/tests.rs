@@ -61,6 +61,8 @@ fn listener(certificate: Certificate, min_version: TlsVersion) -> Arc<Listener> 
         protocols: Protocols { http1: true, http2: true },
         tls: Some(Tls { min_version, certificates: vec![certificate] }),
         redirect_https: false,
+        mode: <_>::default(),
+        proxy_protocol: Vec::new(),
         trusted_proxies: Vec::new(),
         limits: config::Limits {
             max_connections: 1,
@@ -83,7 +85,7 @@ fn pool(tls: UpstreamTls) -> Arc<Pool> {
         name: "hot".into(),
         min_healthy: 1,
         health_check: None,
-        upstream: config::Upstream { tls, max_requests: 1024, warm: 0 },
+        upstream: config::Upstream { tls, max_requests: 1024, warm: 0, proxy_protocol: None },
         endpoints: vec![Arc::new(config::Endpoint {
             name: "127.0.0.1:443".into(),
             scheme: Scheme::Https,
@@ -133,6 +135,7 @@ fn config(listeners: Vec<Arc<Listener>>, upstream: &[&UpstreamTls]) -> Config {
                 response_header: Duration::from_secs(30),
                 idle: Duration::from_secs(60),
                 total: None,
+                silence: None,
             },
             pools: upstream.iter().map(|tls| pool((*tls).clone())).collect(),
         })],

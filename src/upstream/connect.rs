@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -22,6 +23,8 @@ use crate::tls::{self, Certificates};
 #[derive(Debug, Clone, Copy)]
 pub struct Dial<'a> {
     pub address: SocketAddr,
+    /// Sent before anything else, TLS included.
+    pub preamble: &'static [u8],
     /// `None`: plain. The string is the endpoint's own host: SNI and verified name unless
     /// [`UpstreamTls::server_name`] is set.
     pub tls: Option<(&'a UpstreamTls, &'a str)>,
@@ -92,12 +95,15 @@ async fn open_unbounded(
     phases: &mut Phases,
 ) -> Result<Stream, ConnectError> {
     let started = Instant::now();
-    let tcp = connect(dial).await.map_err(|error| tcp_error(&error))?;
+    let mut tcp = connect(dial).await.map_err(|error| tcp_error(&error))?;
     phases.tcp = Some(started.elapsed());
     dial.reached.iter().for_each(|reached| reached.store(true, Ordering::Relaxed));
     // Without it the last segment of a message could wait for an acknowledgement.
     tcp.set_nodelay(true).map_err(|error| tcp_error(&error))?;
     sys::report_icmp_errors(&tcp, dial.address.is_ipv6()).map_err(|error| tcp_error(&error))?;
+    if !dial.preamble.is_empty() {
+        tcp.write_all(dial.preamble).await.map_err(|error| tcp_error(&error))?;
+    }
     let Some((settings, host)) = dial.tls else {
         return Ok(Stream::Plain(tcp));
     };

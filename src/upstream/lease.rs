@@ -1,5 +1,6 @@
 //! ○ A connection to one endpoint for one request, and the request's place in its count.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -63,7 +64,31 @@ impl Drop for InFlight {
     }
 }
 
+/// Counts one connection of a client at an endpoint until it is dropped, and keeps no table alive.
+#[derive(Debug)]
+pub struct Occupied(Arc<Endpoint>);
+
+impl Occupied {
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 impl Lease {
+    /// The connection for as long as its client wants it.
+    pub fn occupy(self) -> (Connection, Occupied) {
+        let chosen = self.chosen();
+        let endpoint = Arc::clone(&chosen.pool().endpoints[chosen.endpoint]);
+        endpoint.enter();
+        (self.connection, Occupied(endpoint))
+    }
+
     pub fn chosen(&self) -> &Chosen {
         &self.in_flight.0
     }
@@ -126,7 +151,7 @@ pub(super) async fn open(
     };
     let descriptors = Some(&outbound.descriptors);
     let reached = Some(reached);
-    let dial = Dial { address: endpoint.config.address, tls, descriptors, reached };
+    let dial = Dial { address: endpoint.config.address, preamble: b"", tls, descriptors, reached };
     let timeout = chosen.service().config.timeouts.connect;
     let began = clock::now();
     let opened = connect::open(dial, &outbound.certificates, timeout).await;

@@ -103,6 +103,11 @@ impl Endpoint {
         self.cut();
     }
 
+    /// Nobody listens any more; connections stay.
+    pub fn deafen(&self) {
+        let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
+    }
+
     /// Ends every connection there is.
     pub fn cut(&self) {
         for stream in lock(&self.shared.streams).drain(..).filter_map(|stream| stream.upgrade()) {
@@ -198,6 +203,14 @@ impl Conn {
         Some(self.buf.drain(..length).collect())
     }
 
+    /// Whatever comes next; none at the end.
+    pub fn some(&mut self) -> Option<Vec<u8>> {
+        if self.buf.is_empty() {
+            self.fill()?;
+        }
+        Some(std::mem::take(&mut self.buf))
+    }
+
     /// Sends; false if the other side is gone.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         (&*self.stream).write_all(bytes.as_ref()).is_ok()
@@ -213,6 +226,18 @@ impl Conn {
     pub fn until_closed(&mut self) -> Vec<u8> {
         while self.fill().is_some() {}
         std::mem::take(&mut self.buf)
+    }
+
+    /// Reads to the end; the error it ended with, if it was none in good order.
+    pub fn end(&mut self) -> Option<io::Error> {
+        let mut chunk = [0; 4096];
+        loop {
+            match (&*self.stream).read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) => return Some(error),
+            }
+        }
     }
 
     /// True if the other side ends the connection within `limit`, whatever it sends before.

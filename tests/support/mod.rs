@@ -17,6 +17,7 @@ pub mod lab;
 pub mod load;
 pub mod metrics;
 pub mod nginx;
+pub mod passing;
 pub mod proxy;
 pub mod websocket;
 pub mod wire;

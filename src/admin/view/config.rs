@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::config::view::protocols;
 use crate::config::{
-    Admin, CheckKind, Config, Failback, Failover, HealthCheck, HostPattern, Listener, Output, Pool,
-    Route, Service, TlsVersion, WhenNone,
+    Admin, CheckKind, Config, Failback, Failover, HealthCheck, HostPattern, Listener, ListenerMode,
+    Output, Pool, ProxyVersion, Route, Service, TlsVersion, WhenNone,
 };
 
 const HIDDEN: &str = "(hidden)";
@@ -76,6 +76,9 @@ fn listener(listener: &Listener, config: &Config) -> Value {
         "name": &*listener.name,
         "bind": listener.bind,
         "protocols": protocols(listener.protocols),
+        "mode": listener.mode.label(),
+        "proxy_protocol": Some(&listener.proxy_protocol)
+            .filter(|from| !from.is_empty()).map(|from| json!({ "from": from })),
         "tls": tls,
         "redirect": listener.redirect_https.then_some("https"),
         "trusted_proxies": listener.trusted_proxies,
@@ -90,15 +93,22 @@ fn listener(listener: &Listener, config: &Config) -> Value {
             "max_body_size": limits.max_body_size,
             "max_concurrent_streams": limits.max_concurrent_streams,
         },
-        "routes": listener.routes.iter().map(|r| route(r, config)).collect::<Vec<_>>(),
+        "routes": listener.routes.iter().map(|r| route(r, listener, config)).collect::<Vec<_>>(),
     })
 }
 
-fn route(route: &Route, config: &Config) -> Value {
+fn route(route: &Route, listener: &Listener, config: &Config) -> Value {
     let host = |pattern: &HostPattern| match pattern {
         HostPattern::Exact(name) => name.clone(),
         HostPattern::Wildcard(suffix) => format!("*.{suffix}"),
     };
+    if listener.mode != ListenerMode::Http {
+        return json!({
+            "sni": route.hosts.iter().map(host).collect::<Vec<_>>(),
+            "alpn": route.alpn,
+            "service": config.services.get(route.service as usize).map(|service| &*service.name),
+        });
+    }
     json!({
         "hosts": route.hosts.iter().map(host).collect::<Vec<_>>(),
         "path_prefix": route.path_prefix,
@@ -129,6 +139,7 @@ fn service(service: &Service) -> Value {
             "response_header": duration(timeouts.response_header),
             "idle": duration(timeouts.idle),
             "total": timeouts.total.map(duration),
+            "silence": timeouts.silence.map(duration),
         },
         "pools": service.pools.iter().map(|p| pool(p)).collect::<Vec<_>>(),
     })
@@ -178,6 +189,7 @@ fn pool(pool: &Pool) -> Value {
                 "ca_file": tls.ca.as_ref().map(|ca| &ca.path),
                 "verify": tls.verify,
             },
+            "proxy_protocol": pool.upstream.proxy_protocol.map(ProxyVersion::label),
             "max_requests": pool.upstream.max_requests,
             "warm": pool.upstream.warm,
         },
@@ -194,6 +206,9 @@ fn health_check(check: &HealthCheck) -> Value {
         "unhealthy_threshold": check.unhealthy_threshold,
         "healthy_threshold": check.healthy_threshold,
     });
+    if check.kind == CheckKind::Tls {
+        value["type"] = json!("tls");
+    }
     if let CheckKind::Http(http) = &check.kind {
         let range = |(from, to): &(u16, u16)| format!("{from}-{to}");
         let headers = http.headers.iter().map(|(name, value)| (name.clone(), json!(value)));

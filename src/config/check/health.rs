@@ -13,6 +13,7 @@ enum Kind {
     Http,
     Https,
     Tcp,
+    Tls,
 }
 
 /// One written `health_check`.
@@ -38,11 +39,12 @@ pub(super) fn layer<'a>(item: &Item<'a>) -> Option<Check<'a>> {
             item.error(format!("`{alias}` is another name for `{key}`"), "keep one of them");
         }
     }
-    if table.get("type").is_some_and(|item| item.is("tcp")) {
+    let kind = table.get("type").and_then(|item| item.scalar());
+    if let Some(kind @ ("tcp" | "tls")) = kind {
         for key in ["path", "host", "expect"] {
             if let Some(item) = table.key(key) {
                 item.error(
-                    format!("`{key}` has no meaning in a check of type `tcp`"),
+                    format!("`{key}` has no meaning in a check of type `{kind}`"),
                     format!("remove `{key}`, or write `type: http`"),
                 );
             }
@@ -73,6 +75,7 @@ pub(super) fn check(layers: &Layers<'_>, schemes: &[Scheme]) -> Option<HealthChe
     }
     let kind = match kind {
         Some(Kind::Tcp) => CheckKind::Tcp,
+        Some(Kind::Tls) => CheckKind::Tls,
         Some(Kind::Http) => CheckKind::Http(http(layers, false)),
         Some(Kind::Https) => CheckKind::Http(http(layers, true)),
         None => CheckKind::Http(http(layers, https)),
@@ -90,12 +93,17 @@ pub(super) fn check(layers: &Layers<'_>, schemes: &[Scheme]) -> Option<HealthChe
 }
 
 pub(super) fn is_tls(check: &HealthCheck) -> bool {
-    matches!(&check.kind, CheckKind::Http(http) if http.tls)
+    match &check.kind {
+        CheckKind::Http(http) => http.tls,
+        CheckKind::Tls => true,
+        CheckKind::Tcp => false,
+    }
 }
 
 fn kind(layers: &Layers<'_>) -> Option<Kind> {
-    let kinds = [("http", Kind::Http), ("https", Kind::Https), ("tcp", Kind::Tcp)];
-    layers.get("type")?.choice(&kinds, &["tls", "grpc"])
+    let kinds =
+        [("http", Kind::Http), ("https", Kind::Https), ("tcp", Kind::Tcp), ("tls", Kind::Tls)];
+    layers.get("type")?.choice(&kinds, &["grpc"])
 }
 
 fn times<'a>(layers: &Layers<'a>) -> [Option<(Duration, Item<'a>)>; 3] {

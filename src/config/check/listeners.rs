@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::admin::{DAY, MILLI};
 use super::reader::Reader;
 use super::services::ReadService;
-use super::tls;
+use super::{passing, tls};
 use crate::config::file::{self, Item, Table, closest};
 use crate::config::units::quote;
-use crate::config::{HostPattern, IpNet, Limits, Listener, Protocols, Route, names};
+use crate::config::{HostPattern, IpNet, Limits, Listener, ListenerMode, Protocols, Route, names};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -29,7 +29,7 @@ pub(super) struct ReadListener<'a> {
 }
 
 /// The services by name.
-struct Known<'s, 'a> {
+pub(super) struct Known<'s, 'a> {
     index: HashMap<&'s str, u32>,
     services: &'s [ReadService<'a>],
 }
@@ -91,7 +91,6 @@ fn duplicate_names(listeners: &[ReadListener<'_>]) {
 }
 
 fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_, '_>) -> ReadListener<'a> {
-    only_http(table);
     let protocols = protocols(table);
     let remedy = "write the address to listen on, e.g. `bind: \":443\"`";
     let bind_item = table.need("bind", remedy);
@@ -100,14 +99,19 @@ fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_, '_>) -
     let limits_table = table.get("limits").and_then(|item| item.table(&file::LIMITS));
     let tls = table.get("tls").and_then(|item| tls::of_listener(reader, &item));
     let redirect_https = redirect(table);
-    let routes = routes(table, known, redirect_https);
+    let mode = passing::mode(table);
+    let routes = if mode == ListenerMode::Http {
+        routes(table, known, redirect_https)
+    } else {
+        passing::without_http(table, mode);
+        passing::routes(table, known)
+    };
     if let Some(tls) = &tls {
         uncovered_hosts(table, tls);
     }
     let address = bind.unwrap_or(NOWHERE);
-    if let (443, false, false, Some(item)) =
-        (address.port(), table.has("tls"), redirect_https, &bind_item)
-    {
+    let has_tls = table.has("tls") || mode != ListenerMode::Http;
+    if let (443, false, false, Some(item)) = (address.port(), has_tls, redirect_https, &bind_item) {
         item.warn(
             "clients speak TLS on port 443, and this listener has no `tls`",
             "add `tls: { cert_file: …, key_file: … }`, unless something before it ends TLS",
@@ -117,6 +121,8 @@ fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_, '_>) -
         name: name.map_or_else(|| address.to_string().into(), Arc::from),
         bind: address,
         protocols,
+        mode,
+        proxy_protocol: passing::proxy_protocol(table),
         tls,
         redirect_https,
         trusted_proxies: networks(table).unwrap_or_default(),
@@ -127,14 +133,9 @@ fn listener<'a>(reader: &Reader<'a>, table: &Table<'a>, known: &Known<'_, '_>) -
         listener: Arc::new(listener),
         item: table.item.clone(),
         bind: bind.and(bind_item),
-        has_tls: table.has("tls"),
+        has_tls: table.has("tls") || mode == ListenerMode::TlsPassthrough,
         connections: limits_table.and_then(|limits| limits.get("max_connections")),
     }
-}
-
-fn only_http(table: &Table<'_>) {
-    let modes = ["tcp", "tls-passthrough", "udp"];
-    table.get("mode").and_then(|item| item.choice(&[("http", ())], &modes));
 }
 
 /// HTTP/2 is offered wherever clients can choose by ALPN; elsewhere it has to be asked for.
@@ -190,6 +191,7 @@ fn redirect(table: &Table<'_>) -> bool {
 fn routes(table: &Table<'_>, known: &Known<'_, '_>, redirect: bool) -> Vec<Route> {
     let everything = |service| Route {
         hosts: Vec::new(),
+        alpn: Vec::new(),
         path_prefix: "/".into(),
         service,
         idempotency_key: false,
@@ -207,6 +209,14 @@ type Taken = HashMap<(Option<HostPattern>, String), usize>;
 
 fn route(item: &Item<'_>, known: &Known<'_, '_>, taken: &mut Taken) -> Option<Route> {
     let table = item.table(&file::ROUTE)?;
+    for key in ["sni", "alpn"] {
+        if let Some(item) = table.key(key) {
+            item.error(
+                format!("`{key}` has a meaning with `mode: tls-passthrough` alone"),
+                "route by `hosts` and `path_prefix`",
+            );
+        }
+    }
     let service = table
         .need("service", "name the service that answers")
         .and_then(|item| service(&item, known));
@@ -231,7 +241,8 @@ fn route(item: &Item<'_>, known: &Known<'_, '_>, taken: &mut Taken) -> Option<Ro
         take(taken, Some(host.clone()), &path_prefix, item);
     }
     let hosts = hosts.into_iter().map(|(host, _)| host).collect();
-    Some(Route { hosts, path_prefix, service: service?, idempotency_key })
+    let (service, alpn) = (service?, Vec::new());
+    Some(Route { hosts, alpn, path_prefix, service, idempotency_key })
 }
 
 fn idempotency_key(table: &Table<'_>, known: &Known<'_, '_>, service: Option<u32>) -> Option<bool> {
@@ -274,7 +285,7 @@ fn take(taken: &mut Taken, host: Option<HostPattern>, prefix: &str, item: &Item<
     taken.insert((host, prefix.to_owned()), item.line());
 }
 
-fn service(item: &Item<'_>, known: &Known<'_, '_>) -> Option<u32> {
+pub(super) fn service(item: &Item<'_>, known: &Known<'_, '_>) -> Option<u32> {
     let name = item.text()?;
     if let Some(index) = known.find(name) {
         return Some(index);

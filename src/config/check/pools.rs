@@ -11,7 +11,7 @@ use super::tls;
 use crate::config::file::{self, Item, Layers, Table};
 use crate::config::names::{self, Target};
 use crate::config::units::quote;
-use crate::config::{Endpoint, Pool, Scheme, Upstream};
+use crate::config::{Endpoint, Pool, ProxyVersion, Scheme, Upstream};
 
 /// What the pools of a service have in common, and may narrow for themselves.
 pub(super) struct Shared<'a> {
@@ -174,7 +174,10 @@ fn upstream(reader: &Reader<'_>, layers: &Layers<'_>) -> Upstream {
         }
         Some(warm)
     });
+    let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+    let proxy_protocol = layers.get("proxy_protocol").and_then(|item| item.choice(&versions, &[]));
     Upstream {
+        proxy_protocol,
         tls: tls::of_upstream(reader, &layers.under("tls", &file::UPSTREAM_TLS)),
         max_requests,
         warm: warm.unwrap_or(0),

@@ -24,6 +24,8 @@ pub(super) struct ReadService<'a> {
     pub(super) service: Option<Arc<Service>>,
     /// A route names it, be the route right or wrong.
     pub(super) is_named: Cell<bool>,
+    /// Its health check, where nothing says of which type it is.
+    pub(super) untyped_check: Option<Item<'a>>,
 }
 
 /// In the order of the file: routes refer to services by their index.
@@ -36,11 +38,32 @@ pub(super) fn services<'a>(reader: &Reader<'a>, top: &Table<'a>) -> Vec<ReadServ
             place.error(wrong.message, wrong.remedy);
         }
         let table = item.table(&file::SERVICE);
+        let untyped_check = table.as_ref().and_then(untyped_check);
         let service = table.and_then(|table| service(reader, &key.text, &table));
         let (name, service) = (key.text.as_str(), service.map(Arc::new));
-        ReadService { name, key: place, service, is_named: Cell::new(false) }
+        ReadService { name, key: place, service, is_named: Cell::new(false), untyped_check }
     });
     read.collect()
+}
+
+/// The place of a check that is of type http only because no other is written.
+fn untyped_check<'a>(table: &Table<'a>) -> Option<Item<'a>> {
+    let is_typed = |item: &Item<'_>| {
+        let typed = |map: &Item<'_>| {
+            let entries = map.is_map().then(|| map.entries()).flatten().unwrap_or_default();
+            entries.iter().any(|(key, _)| key.text == "type")
+        };
+        let items = item.is_list().then(|| item.list()).flatten();
+        typed(item) || items.unwrap_or_default().iter().any(typed)
+    };
+    let check = table.key("health_check").filter(|item| !is_typed(item));
+    // A pool's own check may say it; then this one is what that lies over.
+    let pools = table.key("pools").filter(Item::is_list).and_then(|item| item.list());
+    let of_pools = pools.unwrap_or_default().into_iter().filter(Item::is_map).any(|pool| {
+        let entries = pool.entries().unwrap_or_default();
+        entries.iter().any(|(key, item)| key.text == "health_check" && is_typed(item))
+    });
+    check.filter(|_| !of_pools)
 }
 
 fn service(reader: &Reader<'_>, name: &str, table: &Table<'_>) -> Option<Service> {
@@ -224,10 +247,12 @@ fn retries(item: Option<Item<'_>>) -> Retries {
 fn timeouts(item: Option<Item<'_>>) -> Timeouts {
     let table = item.and_then(|item| item.table(&file::TIMEOUTS));
     let get = |key| table.as_ref()?.get(key)?.duration(MILLI..=DAY);
+    let idle = get("idle");
     Timeouts {
         connect: get("connect").unwrap_or(Duration::from_secs(1)),
         response_header: get("response_header").unwrap_or(Duration::from_secs(30)),
-        idle: get("idle").unwrap_or(Duration::from_secs(60)),
+        idle: idle.unwrap_or(Duration::from_secs(60)),
         total: get("total"),
+        silence: idle,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::failover::record::Cost;
-use crate::table::counters::{Codes, Loss, Proof, UpstreamError};
+use crate::table::counters::{Codes, Counter, Loss, Proof, RouteCells, UpstreamError};
 use crate::table::{Endpoint, EndpointId, Pool, Table};
 
 /// Samples kept of a service. The youngest lie a second apart, older ones ever further.
@@ -37,7 +37,7 @@ impl Sample {
         let targets = table.listeners.iter().flat_map(|listener| listener.targets.iter());
         let requests = targets
             .filter(|target| target.service as usize == index)
-            .map(|target| target.counters.workers.sum(|cells| total(&cells.codes)))
+            .map(|target| target.counters.workers.sum(total))
             .sum();
         let endpoints = service.pools.iter().flat_map(|pool| pool.endpoints.iter());
         let failures = endpoints.map(|endpoint| {
@@ -121,8 +121,10 @@ pub(super) fn last_failure(endpoint: &Endpoint, kind: UpstreamError) -> Option<D
     Some(Duration::from_micros(last.checked_sub(1)?))
 }
 
-fn total(codes: &Codes) -> u64 {
-    (0..Codes::LABELS.len()).map(|index| codes.value(index)).sum()
+/// Requests, and connections that were to be passed on.
+fn total(cells: &RouteCells) -> u64 {
+    let requests: u64 = (0..Codes::LABELS.len()).map(|index| cells.codes.value(index)).sum();
+    requests + cells.connections.iter().map(Counter::value).sum::<u64>()
 }
 
 /// What grew, by its label.

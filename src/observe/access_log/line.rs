@@ -71,14 +71,14 @@ fn error_type(out: &mut Vec<u8>, entry: &Entry<'_>) {
 /// `,"name":`; names are ours and need no escape. Inlined, for then their length is known, and they
 /// are copied without a call.
 #[inline(always)]
-fn key(out: &mut Vec<u8>, name: &str) {
+pub(super) fn key(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
 }
 
 #[inline(always)]
-fn text(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(super) fn text(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     key(out, name);
     out.push(b'"');
     escape(out, value);
@@ -86,25 +86,25 @@ fn text(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 #[inline(always)]
-fn optional(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+pub(super) fn optional(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
     if let Some(value) = value {
         text(out, name, value);
     }
 }
 
-fn number(out: &mut Vec<u8>, value: u64) {
+pub(super) fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Milliseconds with three digits after the point.
-fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
+pub(super) fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
     let (seconds, micros) = (duration.as_secs(), duration.subsec_micros());
     number(out, seconds.saturating_mul(1000).saturating_add(u64::from(micros / 1000)));
     out.push(b'.');
     digits(out, u64::from(micros % 1000), 3);
 }
 
-fn address(out: &mut Vec<u8>, address: IpAddr) {
+pub(super) fn address(out: &mut Vec<u8>, address: IpAddr) {
     use std::io::Write;
     // An IPv4 client of a dual-stack socket is an IPv4 client.
     match address.to_canonical() {

@@ -4,6 +4,7 @@ use super::Scrape;
 use super::list::*;
 use super::process::Process;
 use super::text::Text;
+use crate::config::ListenerMode;
 use crate::table::counters::Histogram;
 use crate::table::history::Detection;
 use crate::table::{Pool, Service};
@@ -17,7 +18,8 @@ pub(super) fn render(scrape: &Scrape<'_>, process: &Process) -> String {
         text.sample(&CPU_SECONDS, "", &[], seconds);
     }
     text.head(&HTTP_DURATION);
-    for listener in table.listeners.iter() {
+    let listeners = table.listeners.iter();
+    for listener in listeners.filter(|listener| listener.config.mode == ListenerMode::Http) {
         for target in &listener.targets {
             let Some(service) = table.services.get(target.service as usize) else { continue };
             let workers = &target.counters.workers;

@@ -107,6 +107,9 @@ metrics! {
     HTTP_DURATION: Histogram "standfast_http_request_duration_seconds" ["listener", "service"]
         "Time from a request's head to the end of its response";
 
+    TCP_CONNECTIONS: Counter "standfast_tcp_connections_total" ["listener", "service", "result"]
+        "Connections that were to be passed on: served, refused, or left before by the client";
+
     // Connections to endpoints.
     UPSTREAM_REQUESTS: Counter "standfast_upstream_requests_total"
         ["service", "pool", "endpoint", "code_class"] "Responses by class of their status";
@@ -117,9 +120,9 @@ metrics! {
     UPSTREAM_IDLE: Gauge "standfast_upstream_connections_idle" ["service", "pool", "endpoint"]
         "Idle connections kept to the endpoint";
     SESSIONS: Gauge "standfast_sessions_active" ["service", "pool", "endpoint"]
-        "WebSockets open to the endpoint";
+        "WebSockets and TCP connections open to the endpoint";
     SESSIONS_ENDED: Counter "standfast_sessions_ended_total" ["service", "reason"]
-        "WebSockets that ended, by what ended them";
+        "WebSockets and TCP connections that ended, by what ended them";
     UPSTREAM_ERRORS: Counter "standfast_upstream_errors_total"
         ["service", "pool", "endpoint", "reason"] "Requests and connections that went wrong";
 

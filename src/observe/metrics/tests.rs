@@ -110,6 +110,13 @@ fn value(families: &BTreeMap<String, Family>, name: &str, labels: &[(&str, &str)
 fn what_is_rendered_is_on_the_list_with_its_kind_help_and_labels() {
     let mut table = fixture::table();
     moved(&mut table);
+    let mut config = (*table.config).clone();
+    let mut passing = (*config.listeners[0]).clone();
+    (passing.name, passing.mode) = ("passing".into(), ListenerMode::Tcp);
+    passing.bind.set_port(6443);
+    config.listeners.push(passing.into());
+    let built = crate::table::build::first(config.into(), 1, Duration::ZERO);
+    table.listeners = built.listeners;
     table.services[0].pools[0].endpoints[0]
         .counters
         .probes

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, ListenerMode};
+use crate::route::hello::{NameRule, Names};
 use crate::route::{Routes, Rule};
 use crate::table::counters::{ListenerCounters, RouteCounters};
 use crate::table::{Identities, Listener, ListenerId, Table, Target};
@@ -30,6 +31,7 @@ pub(super) fn carry(
         Arc::new(Listener {
             id,
             routes: routes(listener, &targets),
+            names: names(listener, &targets),
             targets: targets.into(),
             config: Arc::clone(listener),
             counters,
@@ -79,6 +81,19 @@ fn targets(
             Target { service, idempotency_key: false, counters }
         })
         .collect()
+}
+
+fn names(listener: &config::Listener, targets: &[Target]) -> Names<Target> {
+    let mut rules = Vec::new();
+    for route in listener.routes.iter().filter(|_| listener.mode == ListenerMode::TlsPassthrough) {
+        let Some(target) = targets.iter().find(|t| t.service == route.service) else { continue };
+        let rule = |name| NameRule { name, alpn: route.alpn.clone(), target: target.clone() };
+        if route.hosts.is_empty() {
+            rules.push(rule(None));
+        }
+        rules.extend(route.hosts.iter().map(|host| rule(Some(host.clone()))));
+    }
+    Names::new(rules)
 }
 
 fn routes(listener: &config::Listener, targets: &[Target]) -> Routes<Target> {

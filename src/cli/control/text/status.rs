@@ -159,7 +159,11 @@ fn endpoint_line(out: &mut String, endpoint: &Endpoint, width: usize) {
 
 fn listener_line(out: &mut String, listener: &Listener) {
     let Listener { name, bind, connections_active, connections_total, .. } = listener;
-    let protocol = if listener.tls { "https" } else { "http" };
+    let protocol = match &*listener.mode {
+        "tcp" | "tls-passthrough" => &listener.mode,
+        _ if listener.tls => "https",
+        _ => "http",
+    };
     let at = if name == bind { bind.clone() } else { format!("{name} at {bind}") };
     let connections = format!("{connections_active} connections, {connections_total} in total");
     line(out, &format!("listener {at}: {protocol}, {connections}"));
