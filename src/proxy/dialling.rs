@@ -23,7 +23,7 @@ use crate::stream::Left;
 use crate::table::counters::{Loss, Proof};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::lease::{self, Chosen, InFlight, Lease};
-use crate::upstream::line::{self, Needs, Refused};
+use crate::upstream::line::{self, Refused};
 
 /// Why there is no connection.
 pub enum NoLease {
@@ -160,10 +160,9 @@ impl<'a> Race<'a> {
         let patience = patience(endpoint.live.usual_connect());
         self.silence.as_mut().reset(Instant::now() + patience);
         self.waits = true;
-        let needs = Needs { fresh: call.met_stale, alive: !call.method.is_idempotent() };
         self.dials.push(Dial {
             signs: self.local.lines.signs(endpoint.id),
-            connecting: Box::pin(line::connect(&self.local.outbound, in_flight, needs)),
+            connecting: Box::pin(line::connect(&self.local.outbound, in_flight, call.met_stale)),
             chosen,
             is_first: false,
             brought_doubt: false,

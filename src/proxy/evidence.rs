@@ -40,8 +40,10 @@ pub fn answered(local: &Local, call: &mut Call, chosen: &Chosen, now: Duration) 
     }
     if call.hold_until.is_some() {
         local.turns.answered();
-        // One for each turn that this brings.
-        (0..Turns::EACH).for_each(|_| local.relief.notify_one());
+        // One for each turn that this brings; with nobody there, the next hold would begin with it.
+        if local.turns.are_waited_for() {
+            (0..Turns::EACH).for_each(|_| local.relief.notify_one());
+        }
     }
     let service = chosen.service();
     if chosen.pool != service.serving {

@@ -151,9 +151,13 @@ impl Turns {
     /// Turns that each held request brings when it is answered.
     pub const EACH: u32 = 2;
 
-    /// Something changed that the held requests may have waited for.
+    /// Something changed that the held requests may have waited for. Turns that were earned stay.
     pub fn begin(&self) {
-        self.left.set(Self::FIRST);
+        self.left.set(self.left.get().max(Self::FIRST));
+    }
+
+    pub fn are_waited_for(&self) -> bool {
+        self.held.get() > 0
     }
 
     pub fn answered(&self) {

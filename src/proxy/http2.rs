@@ -51,9 +51,10 @@ const SEND_BUFFER: usize = 64 << 10;
 const CANCELLED_MAX: u32 = 200;
 
 /// Streams that were reset before they were read, and streams we had to reset for an error of the
-/// client's (CVE-2025-8671): beyond these the connection ends.
+/// client's (CVE-2025-8671): beyond these the connection ends. Among the latter are streams that
+/// there was no place for, and a client may begin many before it has read how many it may.
 const RESET_UNREAD_MAX: usize = 20;
-const ERRORS_MAX: usize = 100;
+const ERRORS_MAX: usize = 1000;
 
 /// A connection without a stream is asked by PING once in `idle_timeout`, and ends after this many
 /// times that: 5 min unless configured.

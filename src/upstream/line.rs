@@ -55,15 +55,6 @@ struct Waiter {
 /// A connection, and whether it served a request before.
 type Given = Result<(Connection, bool), Refused>;
 
-/// What a request asks of its connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Needs {
-    /// It must not have served a request before.
-    pub fresh: bool,
-    /// The kernel is asked whether the endpoint has closed it meanwhile.
-    pub alive: bool,
-}
-
 /// No connection came about.
 #[derive(Debug, Clone)]
 pub struct Refused {
@@ -83,19 +74,22 @@ const SILENT: Duration = Duration::from_millis(50);
 /// Where we ourselves lack what a connection needs, it is tried again so soon.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Waits for a connection. To drop the future is to leave the line.
+/// Waits for a connection, one that served no request before where it is to be `fresh`. To drop the
+/// future is to leave the line.
 ///
 /// # Errors
 /// The latest connection that was begun after the request came failed.
 pub async fn connect(
     outbound: &Rc<Outbound>,
     in_flight: InFlight,
-    needs: Needs,
+    fresh: bool,
 ) -> Result<Lease, Refused> {
     loop {
-        let given = join(outbound, in_flight.chosen(), needs.fresh).await;
-        let (connection, reused) = given.unwrap_or_else(|_| Err(Refused::at_the_end()))?;
-        if !(reused && needs.alive && connection.stream.has_input_now()) {
+        let given = join(outbound, in_flight.chosen(), fresh).await;
+        let (mut connection, reused) = given.unwrap_or_else(|_| Err(Refused::at_the_end()))?;
+        // What an endpoint says unasked is nobody's answer, and it may have closed meanwhile.
+        let stream = &mut connection.stream;
+        if !(reused && (stream.has_input() || stream.has_input_now())) {
             return Ok(Lease { connection, reused, in_flight });
         }
     }
@@ -119,9 +113,10 @@ async fn dial(outbound: Rc<Outbound>, chosen: Chosen) {
     let lines = &outbound.lines;
     let end = Instant::now() + chosen.service().config.timeouts.connect;
     let mut has_place = true;
-    let mut last;
+    let (mut last, mut signs);
     let opened = loop {
         last = lines.joined.get();
+        signs = lines.signs(id);
         let opened = open(&outbound, &chosen, &mut has_place).await;
         let ours = opened.as_ref().is_err_and(|error| error.self_fault);
         if !ours || Instant::now() >= end || !lines.is_waited_for(id) {
@@ -135,7 +130,11 @@ async fn dial(outbound: Rc<Outbound>, chosen: Chosen) {
     let is_alive = opened.is_ok();
     match opened {
         Ok(connection) => outbound.take_new(&chosen, connection),
-        Err(error) => lines.fail(id, last, &error),
+        Err(error) => {
+            // Where others are taken, one that is turned away says nothing of theirs.
+            let all = lines.signs(id) == signs || error.reason == UpstreamError::ConnectTimeout;
+            lines.fail(id, last, &error, all);
+        }
     }
     let mut all = lines.lines.borrow_mut();
     if let Some(line) = all.get_mut(&id) {
@@ -217,8 +216,9 @@ impl Lines {
         }
     }
 
-    /// Tells all who came before the connection was begun: theirs would have failed as well.
-    fn fail(&self, id: EndpointId, last: u64, error: &ConnectError) {
+    /// Tells who came before the connection was begun: `all` of them, for theirs would have failed
+    /// as well, or who has waited longest.
+    fn fail(&self, id: EndpointId, last: u64, error: &ConnectError, all: bool) {
         let mut lines = self.lines.borrow_mut();
         let Some(line) = lines.get_mut(&id) else { return };
         let mut is_first = true;
@@ -226,6 +226,9 @@ impl Lines {
             if let Some(waiter) = line.waiters.pop_front() {
                 let refused = Refused { error: error.clone(), is_first };
                 is_first &= waiter.sender.send(Err(refused)).is_err();
+            }
+            if !all && !is_first {
+                break;
             }
         }
         line.owed = line.owed.min(line.waiters.len());
@@ -281,7 +284,7 @@ mod tests {
     use crate::table::{build, fixture};
     use crate::tls::Certificates;
 
-    const ANY: Needs = Needs { fresh: false, alive: false };
+    const ANY: bool = false;
 
     /// A worker, and the one endpoint there is.
     fn worker(address: &str) -> (Rc<Outbound>, Chosen) {
@@ -347,8 +350,7 @@ mod tests {
         let (outbound, chosen) = worker(&address);
         let test = async {
             let used = connect(&outbound, chosen.clone().enter(), ANY).await.unwrap();
-            let fresh = Needs { fresh: true, alive: false };
-            let mut waits = pin!(connect(&outbound, chosen.clone().enter(), fresh));
+            let mut waits = pin!(connect(&outbound, chosen.clone().enter(), true));
             let cx = &mut Context::from_waker(Waker::noop());
             assert!(waits.as_mut().poll(cx).is_pending());
             used.give_back(&outbound, None, 0);
@@ -356,6 +358,44 @@ mod tests {
             assert!(!waits.await.unwrap().reused);
         };
         LocalSet::new().run_until(timeout(Duration::from_secs(9), test)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn connection_on_which_something_was_said_unasked_is_not_handed_on() {
+        let (listener, address) = listener();
+        let (outbound, chosen) = worker(&address);
+        let test = async {
+            let used = connect(&outbound, chosen.clone().enter(), ANY).await.unwrap();
+            let (mut endpoint, _) = listener.accept().unwrap();
+            std::io::Write::write_all(&mut endpoint, b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            while !used.connection.stream.has_input_now() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            let mut waits = pin!(connect(&outbound, chosen.clone().enter(), ANY));
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(waits.as_mut().poll(cx).is_pending());
+            used.give_back(&outbound, None, 0);
+            assert!(!waits.await.unwrap().reused);
+        };
+        LocalSet::new().run_until(timeout(Duration::from_secs(9), test)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn where_others_are_taken_one_failure_is_told_to_one() {
+        let (_listener, address) = listener();
+        let (outbound, chosen) = worker(&address);
+        let id = chosen.endpoint().id;
+        let error = Refused::at_the_end().error;
+        let test = async {
+            let mut waits: Vec<_> = (0..3).map(|_| join(&outbound, &chosen, false)).collect();
+            outbound.lines.fail(id, 3, &error, false);
+            let told = waits.iter_mut().filter_map(|wait| wait.try_recv().ok()).count();
+            assert_eq!(told, 1);
+            outbound.lines.fail(id, 3, &error, true);
+            let told = waits.iter_mut().filter_map(|wait| wait.try_recv().ok()).count();
+            assert_eq!(told, 2);
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test]
